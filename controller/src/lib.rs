@@ -1,0 +1,21 @@
+//! Weir's master node: signaling, REST, placement, node life cycle, autoscaler.
+//!
+//! Pure cores ([`session`], [`signaling`], [`sdp`], [`cluster`], [`placement`], [`autoscaler`]) hold no socket and read no clock. One
+//! task, the shell, owns their state: input in, outputs out to the adapters (`http`, `node_link`, `launcher`, `store`, `events`).
+
+pub mod autoscaler;
+pub mod cluster;
+pub mod config;
+pub mod engine;
+pub mod events;
+pub mod http;
+pub mod launcher;
+pub mod node_link;
+pub mod placement;
+pub mod rest;
+pub mod sdp;
+pub mod session;
+pub mod shell;
+pub mod signaling;
+pub mod simulate;
+pub mod store;
