@@ -1,1 +1,17 @@
-//! To come.
+//! What happens to media between the publisher's transport and the subscribers'.
+//!
+//! ```text
+//! received packet                                             sent packet
+//!   ingress   loss, jitter, duplicates ─▶ nack  what to ask for  egress   may it go? new sequence number
+//!   rtx       resend cache of slots    ─▶ feedback  PLI, SR, RR    seq_map  the mapping, both directions
+//!   twcc      arrival times            ─▶ remb      cap            rewrite  header bytes into the TX slot
+//!   speaker   audio levels
+//! ```
+//!
+//! Everything here is pure: no socket, no clock (`now` is an argument), no allocation per packet. One received stream
+//! (SSRC) has one [`ingress::Ingress`], one sent stream one [`egress::Egress`].
+#![forbid(unsafe_code)]
+
+pub mod ingress;
+pub mod nack;
+pub mod seq_map;
