@@ -1,1 +1,21 @@
-//! To come.
+//! Media protection: SRTP, SRTCP and the DTLS handshake that gives their keys.
+//!
+//! ```text
+//!  dtls ──▶ keying material ──▶ profile (split) ──▶ kdf ──▶ SrtpRx / SrtpTx
+//!                                                            │        │
+//!                                    index, replay ◀─────────┘        └──▶ backend (ciphers)
+//! ```
+//!
+//! Everything here works on slices and never on slots, reads no clock and allocates nothing per packet.
+#![forbid(unsafe_code)]
+
+pub mod backend;
+pub mod index;
+pub mod kdf;
+pub mod profile;
+pub mod replay;
+pub mod srtcp;
+pub mod srtp;
+
+pub use profile::{MasterKey, SrtpProfile, split_keying_material};
+pub use srtp::{SrtpRx, SrtpTx};

@@ -14,7 +14,6 @@
 #![forbid(unsafe_code)]
 
 pub mod demux;
-pub mod rtcp;
 pub mod rtp;
 pub mod rtp_ext;
 
