@@ -12,6 +12,9 @@
 //! (SSRC) has one [`ingress::Ingress`], one sent stream one [`egress::Egress`].
 #![forbid(unsafe_code)]
 
+pub mod egress;
 pub mod ingress;
 pub mod nack;
+pub mod rewrite;
+pub mod rtx;
 pub mod seq_map;

@@ -142,8 +142,7 @@ impl SeqMap {
         seq: ExtSeq,
         timestamp: u32,
     ) -> Option<Mapped> {
-        let is_new = source == self.open.source && self.floor.is_none_or(|floor| seq.0 > floor);
-        if !is_new {
+        if !self.is_new(source, seq) {
             return self.lookup(source, seq, timestamp);
         }
         if self.state == State::Open && seq.0 - self.open.first - self.open.len > GAP_MAX {
@@ -158,6 +157,12 @@ impl SeqMap {
         let timestamp = timestamp.wrapping_add(self.open.timestamp_offset);
         self.newest = (timestamp, now);
         Some(Mapped { seq: ExtSeq(self.next_out - 1), timestamp })
+    }
+
+    /// Whether the packet is of the current source and above all that were decided on.
+    #[inline]
+    pub fn is_new(&self, source: SourceId, seq: ExtSeq) -> bool {
+        source == self.open.source && self.floor.is_none_or(|floor| seq.0 > floor)
     }
 
     /// The place the packet has, without giving it one. For packets that are sent again.
@@ -186,7 +191,7 @@ impl SeqMap {
     /// Leaves out a packet on purpose (padding only, a layer not wanted): the next one takes the number it would have
     /// had. False when its number is spent already, because a later packet went before it.
     pub fn drop_packet(&mut self, source: SourceId, seq: ExtSeq) -> bool {
-        if source != self.open.source || self.floor.is_some_and(|floor| seq.0 <= floor) {
+        if !self.is_new(source, seq) {
             return self.lookup(source, seq, 0).is_none();
         }
         self.floor = Some(seq.0);
