@@ -9,6 +9,7 @@ pub mod config;
 pub mod engine;
 pub mod events;
 pub mod http;
+pub mod ids;
 pub mod launcher;
 pub mod node_link;
 pub mod placement;

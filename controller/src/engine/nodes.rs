@@ -1,0 +1,299 @@
+//! Media nodes as the engine knows them, the placement seam, and what losing a node means for its sessions.
+//!
+//! ```text
+//! NodeUp ──▶ connected ──NodeDown──▶ lost ──back in time, same process──▶ connected, reconciled
+//!                                     ├────back in time, new process───▶ connected, every stream there reset
+//!                                     └────too late────────────────────▶ its sessions end with `nodeCrashed`
+//! ```
+#![forbid(unsafe_code)]
+
+use std::collections::{BTreeMap, HashSet};
+
+use sfu_core::control::proto::{CoreInfo, NodeInfo, NodeLoad, Notification, Op, RoomInfo, TransportState};
+
+use super::{Engine, Output, Timer};
+use crate::ids::{ConnectionId, NodeId, SessionId};
+use crate::session::{Phase, Place, Reason, Session};
+
+/// A media node that said hello at least once.
+#[derive(Clone, Debug)]
+pub struct MediaNode {
+    /// What it told about itself.
+    pub info: NodeInfo,
+    /// Whether the control connection is up.
+    pub connected: bool,
+    /// Whether new sessions may go there; set by the owner of the node's life cycle.
+    pub running: bool,
+    /// Last load report.
+    pub load: NodeLoad,
+    /// When the control connection was lost, UTC milliseconds.
+    pub lost_at_ms: Option<u64>,
+    /// Rooms that the engine has there, by core.
+    pub rooms: BTreeMap<u16, u32>,
+}
+
+impl MediaNode {
+    /// Whether a new session may be placed there.
+    pub fn takes_sessions(&self) -> bool {
+        self.connected && self.running && !self.info.draining
+    }
+
+    /// Load of a core in its last report; 0 before the first.
+    pub fn core_load(&self, core: u16) -> f64 {
+        self.load.cores.iter().find(|load| load.core == core).map_or(0.0, |load| load.load)
+    }
+
+    /// Rooms that the engine has on a core.
+    pub fn rooms_on(&self, core: u16) -> u32 {
+        self.rooms.get(&core).copied().unwrap_or(0)
+    }
+}
+
+/// All media nodes.
+#[derive(Debug, Default)]
+pub struct Nodes {
+    nodes: BTreeMap<NodeId, MediaNode>,
+}
+
+impl Nodes {
+    /// Looks a node up.
+    pub fn get(&self, id: &str) -> Option<&MediaNode> {
+        self.nodes.get(id)
+    }
+
+    /// Looks a node up for a change.
+    pub fn get_mut(&mut self, id: &str) -> Option<&mut MediaNode> {
+        self.nodes.get_mut(id)
+    }
+
+    /// All of them by id.
+    pub fn iter(&self) -> impl Iterator<Item = (&NodeId, &MediaNode)> {
+        self.nodes.iter()
+    }
+
+    /// Forgets a node that was removed for good.
+    pub fn remove(&mut self, id: &str) -> Option<MediaNode> {
+        self.nodes.remove(id)
+    }
+
+    fn core(&self, place: &Place) -> Option<&CoreInfo> {
+        let node = self.nodes.get(place.node.as_str()).filter(|node| node.connected)?;
+        node.info.cores.iter().find(|core| core.core == place.core)
+    }
+
+    pub(crate) fn room_opened(&mut self, place: &Place) {
+        if let Some(node) = self.nodes.get_mut(place.node.as_str()) {
+            *node.rooms.entry(place.core).or_default() += 1;
+        }
+    }
+
+    pub(crate) fn room_closed(&mut self, place: &Place) {
+        let rooms = self.nodes.get_mut(place.node.as_str()).and_then(|node| node.rooms.get_mut(&place.core));
+        if let Some(rooms) = rooms {
+            *rooms = rooms.saturating_sub(1);
+        }
+    }
+}
+
+/// No node can take a session.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct NoNode(
+    /// Why, for people.
+    pub String,
+);
+
+/// Chooses where a session shall live, at its first join.
+pub trait Placer {
+    /// Node and core for a session. Must respect `session.properties.media_node`.
+    /// # Errors
+    /// [`NoNode`]: no connected, running node (or the one it is pinned to is none).
+    fn place(&mut self, now_ms: u64, session: &Session, nodes: &Nodes) -> Result<(NodeId, u16), NoNode>;
+}
+
+/// Least loaded core of all, in steps of 5 % so that noise decides nothing; of equal ones that with the fewest rooms.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LeastLoaded;
+
+impl Placer for LeastLoaded {
+    fn place(&mut self, _now_ms: u64, session: &Session, nodes: &Nodes) -> Result<(NodeId, u16), NoNode> {
+        let pinned = session.properties.media_node.as_ref();
+        let candidates = nodes
+            .iter()
+            .filter(|(id, node)| node.takes_sessions() && pinned.is_none_or(|pinned| pinned == *id));
+        let cores =
+            candidates.flat_map(|(id, node)| node.info.cores.iter().map(move |core| (id, node, core.core)));
+        let best = cores.min_by_key(|(id, node, core)| {
+            ((node.core_load(*core) / 5.0) as u32, node.rooms_on(*core), (*id).clone(), *core)
+        });
+        best.map(|(id, _, core)| (id.clone(), core)).ok_or_else(|| {
+            NoNode(match pinned {
+                Some(id) => format!("Media node {id} is not available"),
+                None => "There is no available Media Node where to initialize the session".into(),
+            })
+        })
+    }
+}
+
+impl Engine {
+    /// Where the core of a place listens and which certificate it shows. `None` while its node is not connected.
+    pub(crate) fn core_of(&self, place: &Place) -> Option<(&NodeInfo, &CoreInfo)> {
+        Some((&self.nodes.get(place.node.as_str())?.info, self.nodes.core(place)?))
+    }
+
+    pub(super) fn on_node_up(&mut self, now_ms: u64, id: NodeId, info: NodeInfo, out: &mut Vec<Output>) {
+        let known = self.nodes.nodes.get(&id);
+        let restarted = known.is_some_and(|node| node.info.process != info.process);
+        let rooms = known.map(|node| node.rooms.clone()).unwrap_or_default();
+        let running = known.is_none_or(|node| node.running);
+        tracing::info!(node = %id, process = %info.process, restarted, "media node connected");
+        // Whatever was asked before is answered by what runs there now.
+        self.fail_replies_of(now_ms, &id, out);
+        let there = info.rooms.clone();
+        let node =
+            MediaNode { info, connected: true, running, load: NodeLoad::default(), lost_at_ms: None, rooms };
+        self.nodes.nodes.insert(id.clone(), node);
+        self.reconcile(now_ms, &id, restarted, &there, out);
+    }
+
+    pub(super) fn on_node_down(&mut self, now_ms: u64, id: &NodeId, out: &mut Vec<Output>) {
+        let Some(node) = self.nodes.nodes.get_mut(id).filter(|node| node.connected) else { return };
+        tracing::warn!(node = %id, "media node lost");
+        node.connected = false;
+        node.lost_at_ms = Some(now_ms);
+        self.timers.set(now_ms + self.config.node_reconnection_ms, Timer::NodeLost(id.clone()));
+        self.fail_replies_of(now_ms, id, out);
+    }
+
+    pub(super) fn on_node_lost_timer(&mut self, now_ms: u64, id: &NodeId, out: &mut Vec<Output>) {
+        let Some(lost_at) = self.nodes.get(id.as_str()).and_then(|node| node.lost_at_ms) else { return };
+        if now_ms >= lost_at + self.config.node_reconnection_ms {
+            self.end_sessions_of(now_ms, id, Reason::NodeCrashed, out);
+        }
+    }
+
+    /// Closes every session that lives on a node. Sessions that are only pinned there stay.
+    pub fn end_sessions_of(&mut self, now_ms: u64, node: &NodeId, reason: Reason, out: &mut Vec<Output>) {
+        for session in self.sessions_on(node) {
+            self.end_session(now_ms, &session, reason, out);
+        }
+    }
+
+    fn sessions_on(&self, node: &NodeId) -> Vec<SessionId> {
+        let there = |session: &&Session| session.place().is_some_and(|place| place.node == *node);
+        self.registry.iter().filter(there).map(|session| session.id.clone()).collect()
+    }
+
+    /// Brings the node's rooms and ours together. The media process knows what really runs: what it has and we do not
+    /// is closed, what we have and it does not is reset.
+    fn reconcile(
+        &mut self,
+        now_ms: u64,
+        node: &NodeId,
+        restarted: bool,
+        there: &[RoomInfo],
+        out: &mut Vec<Output>,
+    ) {
+        let mut ours = HashSet::new();
+        for session in self.sessions_on(node) {
+            let Some(place) = self.registry.get(session.as_str()).and_then(Session::place).cloned() else {
+                continue;
+            };
+            let room = there.iter().find(|room| room.room == place.room && room.core == place.core);
+            match room.filter(|_| !restarted) {
+                Some(room) => self.reconcile_room(now_ms, &session, &place, room, out),
+                None => self.reset_room(now_ms, &session, place.clone(), out),
+            }
+            ours.insert(place.room);
+        }
+        for room in there.iter().filter(|room| !ours.contains(&room.room)) {
+            let place = Place { node: node.clone(), core: room.core, room: room.room.clone() };
+            self.apply(&place, vec![Op::CloseRoom], out);
+        }
+    }
+
+    /// The room is gone: it is opened again, empty, and every stream in it ends with `mediaServerReconnect`.
+    fn reset_room(&mut self, now_ms: u64, session: &SessionId, mut place: Place, out: &mut Vec<Output>) {
+        let Some(node) = self.nodes.get(place.node.as_str()) else { return };
+        if !node.info.cores.iter().any(|core| core.core == place.core) {
+            place.core = node.info.cores.first().map_or(0, |core| core.core);
+        }
+        if let Some(session) = self.registry.get_mut(session.as_str()) {
+            session.move_to(place.clone());
+        }
+        self.apply(&place, vec![Op::OpenRoom { core: place.core }], out);
+        for publisher in self.publishing_in(session) {
+            self.reset_publisher(now_ms, session, &publisher, out);
+        }
+    }
+
+    fn reconcile_room(
+        &mut self,
+        now_ms: u64,
+        session: &SessionId,
+        place: &Place,
+        room: &RoomInfo,
+        out: &mut Vec<Output>,
+    ) {
+        for publisher in self.publishing_in(session) {
+            let stream = self.live_stream(session, &publisher);
+            if stream.is_some_and(|stream| !room.publications.contains(&stream)) {
+                self.reset_publisher(now_ms, session, &publisher, out);
+            }
+        }
+        let Some(found) = self.registry.get(session.as_str()) else { return };
+        let unknown = room.transports.iter().filter(|there| !found.transports.contains_key(&there.transport));
+        let ops: Vec<_> =
+            unknown.map(|there| Op::CloseTransport { transport: there.transport.clone() }).collect();
+        if !ops.is_empty() {
+            self.apply(place, ops, out);
+        }
+    }
+
+    fn publishing_in(&self, session: &SessionId) -> Vec<ConnectionId> {
+        let Some(session) = self.registry.get(session.as_str()) else { return Vec::new() };
+        let publishing = session.connections.iter().filter(|connection| connection.stream().is_some());
+        publishing.map(|connection| connection.id.clone()).collect()
+    }
+
+    fn live_stream(&self, session: &SessionId, connection: &ConnectionId) -> Option<String> {
+        let connection = self.registry.get(session.as_str())?.connections.get(connection.as_str())?;
+        let publisher = connection.active.as_ref()?.publisher.as_ref()?;
+        (publisher.phase == Phase::Live).then(|| publisher.stream.as_str().to_owned())
+    }
+
+    fn reset_publisher(
+        &mut self,
+        now_ms: u64,
+        session: &SessionId,
+        publisher: &ConnectionId,
+        out: &mut Vec<Output>,
+    ) {
+        self.unpublish(now_ms, session, publisher, Reason::MediaServerReconnect, out);
+        self.notify_unpublished(session, publisher, Reason::MediaServerReconnect, None, out);
+    }
+
+    pub(super) fn on_node_notification(&mut self, _now_ms: u64, id: &NodeId, notification: Notification) {
+        match notification {
+            Notification::Load(load) => {
+                if let Some(node) = self.nodes.nodes.get_mut(id) {
+                    node.load = load;
+                }
+            }
+            Notification::TransportState { room, transport, state, reason } => {
+                log_transport(id, &room, &transport, state, &reason);
+            }
+        }
+    }
+}
+
+/// A failed or closed peer connection changes nothing here: the client notices by itself and comes with
+/// `reconnectStream`, or its socket dies as well and it is evicted.
+fn log_transport(node: &NodeId, room: &str, transport: &str, state: TransportState, reason: &str) {
+    match state {
+        TransportState::Failed | TransportState::Disconnected => {
+            tracing::info!(%node, room, transport, ?state, reason, "peer connection");
+        }
+        _ => tracing::debug!(%node, room, transport, ?state, reason, "peer connection"),
+    }
+}

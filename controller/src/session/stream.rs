@@ -1,0 +1,208 @@
+//! Streams: what a connection publishes and what it is subscribed to.
+#![forbid(unsafe_code)]
+
+use serde_json::{Map, Value, json};
+
+use crate::ids::StreamId;
+use crate::session::ViewOptions;
+
+wire_enum!(
+    /// Where a picture comes from.
+    TypeOfVideo {
+        /// A camera.
+        Camera = "CAMERA",
+        /// A shared screen.
+        Screen = "SCREEN",
+        /// A track that the application made.
+        Custom = "CUSTOM",
+        /// An IP camera.
+        IpCam = "IPCAM",
+    }
+);
+
+/// What a publisher told about its media; changed by `streamPropertyChanged`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MediaOptions {
+    /// There is an audio track.
+    pub has_audio: bool,
+    /// There is a video track.
+    pub has_video: bool,
+    /// Sound is not muted. Means nothing without `has_audio`.
+    pub audio_active: bool,
+    /// Picture is not muted. Means nothing without `has_video`.
+    pub video_active: bool,
+    /// `None` when the client did not say (clients of 2.16, sound only).
+    pub type_of_video: Option<TypeOfVideo>,
+    /// Frames per second; -1 is unknown.
+    pub frame_rate: Option<i64>,
+    /// JSON text such as `{"width":640,"height":480}`, as the client sent it.
+    pub video_dimensions: Option<String>,
+}
+
+impl MediaOptions {
+    /// The three letters in the stream's id.
+    pub fn stream_kind(&self) -> &'static str {
+        match (self.has_video, self.type_of_video) {
+            (false, _) => "MIC",
+            (true, Some(TypeOfVideo::Screen)) => "SCR",
+            (true, Some(TypeOfVideo::Custom)) => "CUS",
+            (true, Some(TypeOfVideo::IpCam)) => "IPC",
+            (true, Some(TypeOfVideo::Camera) | None) => "CAM",
+        }
+    }
+
+    /// `mediaOptions` of a publisher object in the REST API.
+    pub fn to_json(&self) -> Value {
+        let mut object = self.common();
+        object.insert("filter".into(), json!({}));
+        Value::Object(object)
+    }
+
+    /// The stream object of `joinRoom` and `participantPublished`.
+    pub fn to_stream_json(&self, id: &StreamId, created_at: u64) -> Value {
+        let mut object = self.common();
+        object.insert("id".into(), id.as_str().into());
+        object.insert("createdAt".into(), created_at.into());
+        object.insert("filter".into(), json!({}));
+        Value::Object(object)
+    }
+
+    /// `audioEnabled`, `videoEnabled`, `videoSource`, ... of webrtcConnection events.
+    pub fn to_event_fields(&self) -> Map<String, Value> {
+        let mut object = Map::new();
+        object.insert("audioEnabled".into(), self.has_audio.into());
+        object.insert("videoEnabled".into(), self.has_video.into());
+        if self.has_video {
+            object.insert("videoSource".into(), self.type_of_video.map(TypeOfVideo::as_str).into());
+            object.insert("videoFramerate".into(), self.frame_rate.into());
+            object.insert("videoDimensions".into(), self.video_dimensions.clone().into());
+        }
+        object
+    }
+
+    fn common(&self) -> Map<String, Value> {
+        let mut object = Map::new();
+        object.insert("hasAudio".into(), self.has_audio.into());
+        object.insert("hasVideo".into(), self.has_video.into());
+        if self.has_audio {
+            object.insert("audioActive".into(), self.audio_active.into());
+        }
+        if self.has_video {
+            object.insert("videoActive".into(), self.video_active.into());
+            object.insert("typeOfVideo".into(), self.type_of_video.map(TypeOfVideo::as_str).into());
+            object.insert("frameRate".into(), self.frame_rate.into());
+            object.insert("videoDimensions".into(), self.video_dimensions.clone().into());
+        }
+        object
+    }
+}
+
+/// How far a stream of a connection got.
+///
+/// ```text
+/// publisher:                 Opening ─▶ Live
+/// subscriber, client offers: Opening ─▶ Live
+/// subscriber, server offers: Opening ─▶ Offered ─▶ Answered ─▶ Live
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// The node has not confirmed the transport yet.
+    Opening,
+    /// The client has our offer and owes an answer.
+    Offered,
+    /// The client's answer is with the node, which has not confirmed yet.
+    Answered,
+    /// The node forwards.
+    Live,
+}
+
+/// Both descriptions of one peer connection, kept for `webRtcStats=true`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SdpTexts {
+    /// What the client sent.
+    pub remote: Option<Box<str>>,
+    /// What we sent.
+    pub local: Option<Box<str>>,
+}
+
+impl SdpTexts {
+    fn add_to(&self, object: &mut Map<String, Value>, endpoint: &str) {
+        object.insert("webrtcEndpointName".into(), endpoint.into());
+        object.insert("remoteSdp".into(), self.remote.as_deref().into());
+        object.insert("localSdp".into(), self.local.as_deref().into());
+        for key in ["clientIceCandidates", "serverIceCandidates", "events"] {
+            object.insert(key.into(), json!([]));
+        }
+        for key in ["localCandidate", "remoteCandidate"] {
+            object.insert(key.into(), Value::Null);
+        }
+    }
+}
+
+/// The stream that a connection publishes.
+#[derive(Clone, Debug)]
+pub struct Publisher {
+    /// Its id; also the publication's id on the node.
+    pub stream: StreamId,
+    /// UTC, milliseconds.
+    pub created_at: u64,
+    /// What the client told.
+    pub options: MediaOptions,
+    /// How far it got. Others see it only when `Live`.
+    pub phase: Phase,
+    /// Its transport on the node.
+    pub transport: String,
+    /// The client wants its own media back on the same peer connection.
+    pub loopback: bool,
+    /// Descriptions of its peer connection.
+    pub sdp: SdpTexts,
+}
+
+impl Publisher {
+    /// Publisher object of the REST API.
+    pub fn to_json(&self, options: ViewOptions) -> Value {
+        let mut object = Map::new();
+        object.insert("streamId".into(), self.stream.as_str().into());
+        object.insert("createdAt".into(), self.created_at.into());
+        object.insert("mediaOptions".into(), self.options.to_json());
+        if options.webrtc_stats {
+            self.sdp.add_to(&mut object, &self.transport);
+        }
+        Value::Object(object)
+    }
+
+    /// The stream object of `joinRoom` and `participantPublished`.
+    pub fn to_stream_json(&self) -> Value {
+        self.options.to_stream_json(&self.stream, self.created_at)
+    }
+}
+
+/// A connection's subscription to another connection's stream.
+#[derive(Clone, Debug)]
+pub struct Subscriber {
+    /// The publisher's stream.
+    pub stream: StreamId,
+    /// UTC, milliseconds.
+    pub created_at: u64,
+    /// How far it got.
+    pub phase: Phase,
+    /// It was `Live` once: its creation is in the event log.
+    pub recorded: bool,
+    /// Its transport on the node; also the subscription's id there.
+    pub transport: String,
+    /// Descriptions of its peer connection.
+    pub sdp: SdpTexts,
+}
+
+impl Subscriber {
+    /// Subscriber object of the REST API.
+    pub fn to_json(&self, options: ViewOptions) -> Value {
+        let mut object = Map::new();
+        object.insert("streamId".into(), self.stream.as_str().into());
+        object.insert("createdAt".into(), self.created_at.into());
+        if options.webrtc_stats {
+            self.sdp.add_to(&mut object, &self.transport);
+        }
+        Value::Object(object)
+    }
+}

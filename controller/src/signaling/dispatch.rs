@@ -1,0 +1,92 @@
+//! Which method does what, and who may call it.
+#![forbid(unsafe_code)]
+
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+
+use super::client::Call;
+use super::error::{RpcError, code};
+use crate::engine::{Engine, Output};
+use crate::ids::{ConnectionId, SessionId};
+
+/// A request of somebody who joined.
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    /// Where the answer goes.
+    pub(crate) call: Call,
+    /// Session of the sender.
+    pub(crate) session: SessionId,
+    /// The sender.
+    pub(crate) connection: ConnectionId,
+}
+
+/// Parameters of a request.
+pub(crate) type Params = Map<String, Value>;
+
+/// What a method came to.
+pub(crate) enum Done {
+    /// Answer with this now.
+    Answer(Value),
+    /// The method has answered already (order of messages), or will when the node replies.
+    Later,
+}
+
+impl Done {
+    /// The answer `{}`.
+    pub(crate) fn empty() -> Self {
+        Self::Answer(json!({}))
+    }
+}
+
+impl Engine {
+    pub(crate) fn dispatch(
+        &mut self,
+        now_ms: u64,
+        call: Call,
+        method: &str,
+        params: Params,
+        out: &mut Vec<Output>,
+    ) {
+        let result = match method {
+            "ping" => return self.on_ping(now_ms, &call, &params, out),
+            "connect" => return self.on_connect(now_ms, &call, &params, out),
+            "joinRoom" => self.on_join_room(now_ms, &call, params, out),
+            _ => self.dispatch_joined(now_ms, &call, method, params, out),
+        };
+        match result {
+            Ok(Done::Answer(result)) => self.peers.respond(&call, Ok(result), out),
+            Ok(Done::Later) => {}
+            Err(error) => {
+                tracing::debug!(method, %error, "request refused");
+                self.peers.respond(&call, Err(error), out);
+            }
+        }
+    }
+
+    fn dispatch_joined(
+        &mut self,
+        now_ms: u64,
+        call: &Call,
+        method: &str,
+        _params: Params,
+        out: &mut Vec<Output>,
+    ) -> Result<Done, RpcError> {
+        let Some((session, connection)) = self.peers.participant(&call.rpc) else {
+            let message = "No joinRoom on this connection yet";
+            return Err(RpcError::new(code::NOT_JOINED, message));
+        };
+        let request = Request { call: call.clone(), session, connection };
+        match method {
+            "leaveRoom" => Ok(self.on_leave_room(now_ms, &request, out)),
+            _ => Err(RpcError::new(code::METHOD_NOT_FOUND, format!("Unknown method {method}"))),
+        }
+    }
+}
+
+/// Reads typed parameters.
+/// # Errors
+/// -32602, naming the parameter.
+pub(crate) fn read<T: DeserializeOwned>(params: Params) -> Result<T, RpcError> {
+    serde_json::from_value(Value::Object(params))
+        .map_err(|error| RpcError::params(format!("Parameters cannot be used: {error}")))
+}
