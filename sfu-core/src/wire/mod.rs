@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 pub mod demux;
+pub mod payload;
 pub mod rtcp;
 pub mod rtp;
 pub mod rtp_ext;
