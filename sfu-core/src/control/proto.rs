@@ -33,7 +33,7 @@ pub const DEFAULT_PORT: u16 = 8888;
 
 /// Requests, controller to node. On the wire `{"jsonrpc":"2.0","id":n,"method":...,"params":...}`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "method", content = "params", rename_all = "camelCase")]
+#[serde(tag = "method", content = "params", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum Request {
     /// First message on a connection. Answer: [`NodeInfo`].
     Hello {
