@@ -252,8 +252,7 @@ mod tests {
     #[test]
     fn waits_for_reordering_by_time_or_packets() {
         // (packets as (ms, seq), poll at ms, expected)
-        type Case<'a> = (&'a [(u64, u64)], u64, &'a [u64]);
-        let cases: &[Case] = &[
+        let cases: &[(&[(u64, u64)], u64, &[u64])] = &[
             (&[(0, 10), (0, 11)], 100, &[]),
             (&[(0, 10), (0, 12)], 4, &[]),
             (&[(0, 10), (0, 12)], 5, &[11]),
