@@ -6,6 +6,7 @@
 pub mod autoscaler;
 pub mod cluster;
 pub mod config;
+pub mod date;
 pub mod engine;
 pub mod events;
 pub mod http;

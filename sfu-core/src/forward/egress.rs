@@ -15,12 +15,13 @@ use std::time::Duration;
 
 use crate::control::proto::MediaKind;
 use crate::drop_reason::DropReason;
-use crate::forward::ingress::{Reception, SenderClock};
+use crate::forward::ingress::SenderClock;
 use crate::forward::rewrite::ExtensionMap;
 use crate::forward::rtx::ResendLimiter;
 use crate::forward::seq_map::{Mapped, SeqMap, SourceId};
 use crate::ids::{ExtSeq, PayloadType, SeqNo, Ssrc};
-use crate::time::{NtpTime, Timestamp};
+use crate::time::Timestamp;
+use crate::wire::rtcp::{ReportBlock, SenderInfo};
 use crate::wire::rtp::{HeaderFields, RtpHeader};
 
 /// Sender reports whose time is remembered, so that the peer may answer an older one.
@@ -86,19 +87,6 @@ pub struct EgressCounters {
     pub nacked: u64,
     /// Key frame requests of the peer.
     pub key_frame_requests: u64,
-}
-
-/// Sender info of a sender report (RFC 3550 §6.4.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SenderInfo {
-    /// The publisher's wall clock.
-    pub ntp: NtpTime,
-    /// The same moment in outgoing media time.
-    pub rtp_timestamp: u32,
-    /// Packets sent, modulo 2^32.
-    pub packets: u32,
-    /// Payload bytes sent, modulo 2^32.
-    pub bytes: u32,
 }
 
 /// What the peer's last report said.
@@ -304,14 +292,14 @@ impl Egress {
         let rtp_timestamp = self.map.map_timestamp(self.map.source(), clock.rtp_timestamp)?;
         self.reports[self.reports_next] = (clock.ntp.middle(), now);
         self.reports_next = (self.reports_next + 1) % REPORTS;
-        let (packets, bytes) = (self.counters.packets as u32, self.counters.bytes as u32);
-        Some(SenderInfo { ntp: clock.ntp, rtp_timestamp, packets, bytes })
+        let (packets, octets) = (self.counters.packets as u32, self.counters.bytes as u32);
+        Some(SenderInfo { ntp: clock.ntp, rtp_timestamp, packets, octets })
     }
 
     /// Takes the peer's report block about this SSRC.
     ///
     /// The round trip is measured against the moment our report left, not against the publisher's NTP clock in it.
-    pub fn on_report_block(&mut self, now: Timestamp, block: &Reception) {
+    pub fn on_report_block(&mut self, now: Timestamp, block: &ReportBlock) {
         self.peer = Some(PeerReport {
             fraction_lost: block.fraction_lost,
             cumulative_lost: block.cumulative_lost,
@@ -322,7 +310,7 @@ impl Egress {
         }
         let sent = self.reports.iter().filter(|(ntp, _)| *ntp == block.last_sr).map(|(_, at)| *at).max();
         if let Some(sent) = sent {
-            let held = Duration::from_nanos(u64::from(block.delay_since_last_sr) * 1_000_000_000 >> 16);
+            let held = Duration::from_nanos((u64::from(block.delay_since_last_sr) * 1_000_000_000) >> 16);
             let rtt = now.since(sent).saturating_sub(held);
             if rtt <= RTT_MAX {
                 self.rtt = Some(rtt);
@@ -334,6 +322,7 @@ impl Egress {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::time::NtpTime;
 
     const SOURCE: SourceId = SourceId(1);
 
@@ -459,7 +448,7 @@ mod tests {
         assert!(video.rewrite(ms(0), &packet(1, true)).is_ok());
         video.on_sent(700);
         let info = video.sender_info(ms(100), clock(1 << 40, 5)).unwrap();
-        assert_eq!((info.rtp_timestamp, info.packets, info.bytes), (5, 1, 700));
+        assert_eq!((info.rtp_timestamp, info.packets, info.octets), (5, 1, 700));
 
         // (at ms, last SR, delay in 1/65536 s, round trip)
         let middle = NtpTime(1 << 40).middle();
@@ -470,7 +459,8 @@ mod tests {
             (550, middle, 1 << 15, Some(Duration::ZERO)),
             (90_000, middle, 0, Some(Duration::ZERO)),
         ] {
-            let block = Reception { last_sr, delay_since_last_sr: delay, jitter: 9, ..Reception::default() };
+            let block =
+                ReportBlock { last_sr, delay_since_last_sr: delay, jitter: 9, ..ReportBlock::default() };
             video.on_report_block(ms(at), &block);
             assert_eq!(video.rtt(), rtt, "at {at}");
         }

@@ -3,7 +3,7 @@
 //! ```text
 //! packets ─▶ on_packet ─────────▶ New | Late | Duplicate
 //! SR      ─▶ on_sender_report ─┐
-//!                              ├▶ reception()     what our RR says about the stream
+//!                              ├▶ report_block()  what our RR says about the stream
 //!                              └▶ sender_clock()  (NTP, RTP) of the publisher now, for the SRs we send on
 //! ```
 //!
@@ -14,8 +14,9 @@
 
 use std::time::Duration;
 
-use crate::ids::{ExtSeq, SeqNo};
+use crate::ids::{ExtSeq, SeqNo, Ssrc};
 use crate::time::{NtpTime, Timestamp};
+use crate::wire::rtcp::ReportBlock;
 
 /// Sequence numbers behind the highest in which a duplicate is recognised; older packets count as duplicates.
 pub const WINDOW: u64 = 1024;
@@ -35,23 +36,6 @@ pub enum Received {
     Late,
     /// Seen already, or too old to tell.
     Duplicate,
-}
-
-/// Fields of the report block about one stream (RFC 3550 §6.4.1), without its SSRC.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Reception {
-    /// Lost share since the report before, in 1/256.
-    pub fraction_lost: u8,
-    /// Lost since the beginning, clamped to 24 bits; negative when packets came twice.
-    pub cumulative_lost: i32,
-    /// Extended highest sequence number, low 32 bits.
-    pub highest_seq: u32,
-    /// Interarrival jitter, RTP clock ticks.
-    pub jitter: u32,
-    /// Middle 32 bits of the last SR's NTP time; 0 without one.
-    pub last_sr: u32,
-    /// Time since that SR, 1/65536 s; 0 without one.
-    pub delay_since_last_sr: u32,
 }
 
 /// The publisher's clocks at one moment.
@@ -280,22 +264,23 @@ impl Ingress {
         self.expected() as i64 - self.received as i64
     }
 
-    /// What our next report says about the stream (RFC 3550 A.3). The fraction restarts with each call.
-    pub fn reception(&mut self, now: Timestamp) -> Reception {
+    /// The block about this stream in our next report (RFC 3550 A.3). The lost share restarts with each call.
+    pub fn report_block(&mut self, now: Timestamp, ssrc: Ssrc) -> ReportBlock {
         let expected = self.expected();
         let interval_expected = expected.saturating_sub(self.expected_prior);
         let interval_received = self.received - self.received_prior;
         self.expected_prior = expected;
         self.received_prior = self.received;
         let interval_lost = interval_expected.saturating_sub(interval_received);
-        let fraction = if interval_expected == 0 { 0 } else { (interval_lost << 8) / interval_expected };
+        let share = (interval_lost << 8).checked_div(interval_expected).unwrap_or(0);
         let (last_sr, delay_since_last_sr) = match self.last_report {
             Some(report) => (report.ntp.middle(), ticks(now.since(report.at), 1 << 16)),
             None => (0, 0),
         };
-        Reception {
+        ReportBlock {
+            ssrc,
             // All lost would be 256.
-            fraction_lost: fraction.min(255) as u8,
+            fraction_lost: share.min(255) as u8,
             cumulative_lost: self.lost().clamp(-0x80_0000, 0x7f_ffff) as i32,
             highest_seq: self.highest.map_or(0, |highest| highest.0 as u32),
             jitter: self.jitter(),
@@ -378,20 +363,20 @@ mod tests {
     #[test]
     fn reports_follow_a3() {
         let mut ingress = Ingress::new(8_000, ms(0));
-        assert_eq!(ingress.reception(ms(0)), Reception::default());
+        assert_eq!(ingress.report_block(ms(0), Ssrc(0)), ReportBlock::default());
         for seq in [65_530, 65_531, 65_533, 65_537] {
             ingress.on_packet(ms(0), ExtSeq(seq), 0, 1);
         }
-        let first = ingress.reception(ms(0));
+        let first = ingress.report_block(ms(0), Ssrc(9));
         assert_eq!((first.fraction_lost, first.cumulative_lost, first.highest_seq), (128, 4, 65_537));
-        let quiet = ingress.reception(ms(0));
+        let quiet = ingress.report_block(ms(0), Ssrc(9));
         assert_eq!((quiet.fraction_lost, quiet.cumulative_lost), (0, 4));
         ingress.on_packet(ms(0), ExtSeq(65_541), 0, 1);
-        let second = ingress.reception(ms(0));
+        let second = ingress.report_block(ms(0), Ssrc(9));
         assert_eq!((second.fraction_lost, second.cumulative_lost), (192, 7));
         // A late packet makes the loss smaller, never the fraction negative.
         ingress.on_packet(ms(0), ExtSeq(65_540), 0, 1);
-        let third = ingress.reception(ms(0));
+        let third = ingress.report_block(ms(0), Ssrc(9));
         assert_eq!((third.fraction_lost, third.cumulative_lost), (0, 6));
     }
 
@@ -445,7 +430,7 @@ mod tests {
             ingress.sender_clock(ms(520)),
             Some(SenderClock { ntp: NtpTime((0x1234_5678 << 16) + (1 << 31)), rtp_timestamp: 46_000 })
         );
-        let block = ingress.reception(ms(520));
+        let block = ingress.report_block(ms(520), Ssrc(9));
         assert_eq!((block.last_sr, block.delay_since_last_sr), (0x1234_5678, 1 << 15));
     }
 

@@ -13,8 +13,12 @@
 #![forbid(unsafe_code)]
 
 pub mod egress;
+pub mod feedback;
 pub mod ingress;
 pub mod nack;
+pub mod remb;
 pub mod rewrite;
 pub mod rtx;
 pub mod seq_map;
+pub mod speaker;
+pub mod twcc;

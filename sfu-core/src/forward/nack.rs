@@ -252,7 +252,8 @@ mod tests {
     #[test]
     fn waits_for_reordering_by_time_or_packets() {
         // (packets as (ms, seq), poll at ms, expected)
-        let cases: &[(&[(u64, u64)], u64, &[u64])] = &[
+        type Case<'a> = (&'a [(u64, u64)], u64, &'a [u64]);
+        let cases: &[Case] = &[
             (&[(0, 10), (0, 11)], 100, &[]),
             (&[(0, 10), (0, 12)], 4, &[]),
             (&[(0, 10), (0, 12)], 5, &[11]),

@@ -8,7 +8,7 @@
 //!                    └─▶ rtcp      compound ─▶ one family a file   (RFC 3550, RFC 4585, RFC 5104)
 //! ```
 //!
-//! Everything here works on slices, holds no state, reads no clock and allocates nothing, with one exception: `stun`
+//! Everything here works on slices, holds no state, reads no clock and allocates nothing, with one exception: [`stun`]
 //! verifies and writes messages through the `stun` crate, which allocates. A peer sends such a message every few
 //! seconds. Parsers take any bytes and never panic; writers fill a `&mut [u8]` and say how much they wrote.
 #![forbid(unsafe_code)]
@@ -18,6 +18,7 @@ pub mod payload;
 pub mod rtcp;
 pub mod rtp;
 pub mod rtp_ext;
+pub mod stun;
 
 /// Why a writer wrote nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

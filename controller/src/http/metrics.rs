@@ -1,0 +1,79 @@
+//! Counters of the controller's port, and the text exposition at `/metrics`.
+
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+/// Labels of a served request.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct RequestLabels {
+    /// Part of the server: `api`, `page`, `other`.
+    pub part: &'static str,
+    /// HTTP status.
+    pub status: u16,
+}
+
+/// Counters of the port.
+#[derive(Debug)]
+pub struct HttpMetrics {
+    /// Requests answered.
+    pub requests: Family<RequestLabels, Counter>,
+    /// Open TCP connections.
+    pub connections: Gauge,
+    /// Connections refused because of the cap.
+    pub refused: Counter,
+    /// Connections that failed before a request: TLS errors, time-outs.
+    pub failed: Counter,
+    /// Open WebSockets.
+    pub sockets: Gauge,
+    /// WebSockets cut because their client did not read.
+    pub sockets_cut: Counter,
+    registry: Registry,
+}
+
+impl Default for HttpMetrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("weir");
+        let requests = Family::default();
+        let (connections, sockets) = (Gauge::default(), Gauge::default());
+        let (refused, failed, sockets_cut) = (Counter::default(), Counter::default(), Counter::default());
+        registry.register("http_requests", "HTTP requests answered", Family::clone(&requests));
+        registry.register("http_connections", "Open TCP connections", connections.clone());
+        registry.register("http_connections_refused", "Connections over the cap", refused.clone());
+        registry.register("http_connections_failed", "Connections without a request", failed.clone());
+        registry.register("websockets", "Open WebSockets", sockets.clone());
+        registry.register("websockets_cut", "WebSockets whose client did not read", sockets_cut.clone());
+        Self { requests, connections, refused, failed, sockets, sockets_cut, registry }
+    }
+}
+
+impl HttpMetrics {
+    /// Counts an answer.
+    pub fn answered(&self, part: &'static str, status: u16) {
+        self.requests.get_or_create(&RequestLabels { part, status }).inc();
+    }
+
+    /// OpenMetrics text.
+    pub fn exposition(&self) -> String {
+        let mut out = String::new();
+        text::encode(&mut out, &self.registry).expect("writing into a string does not fail");
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exposition_names_what_was_counted() {
+        let metrics = HttpMetrics::default();
+        metrics.answered("api", 200);
+        metrics.answered("api", 200);
+        let text = metrics.exposition();
+        assert!(text.contains("weir_http_requests_total{part=\"api\",status=\"200\"} 2"), "{text}");
+        assert!(text.ends_with("# EOF\n"));
+    }
+}

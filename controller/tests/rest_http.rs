@@ -1,0 +1,458 @@
+//! The client port for real: a server on an ephemeral loopback port, a hyper client, TLS, raw sockets. The shell behind it
+//! is played by the test.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot set itself up may panic")]
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use bytes::Bytes;
+use controller::config::{Config, Surroundings};
+use controller::engine::RestResponse;
+use controller::http::{Event, Server, Shared, tls};
+use futures_util::{SinkExt, StreamExt};
+use http_body_util::{BodyExt, Full};
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, watch};
+use tokio_tungstenite::tungstenite::Message;
+
+const NOW_S: u64 = 1_800_000_000;
+
+fn now_ms() -> u64 {
+    NOW_S * 1000
+}
+
+struct Running {
+    port: u16,
+    events: mpsc::Receiver<Event>,
+    stop: watch::Sender<bool>,
+    done: tokio::task::JoinHandle<()>,
+    shared: Arc<Shared>,
+    dir: PathBuf,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+async fn start(name: &str, vars: &[(&str, &str)]) -> Running {
+    let dir = std::env::temp_dir().join(format!("weir-http-{name}-{}", std::process::id()));
+    std::fs::create_dir_all(dir.join("cdr")).unwrap();
+    let mut environment: BTreeMap<String, String> =
+        vars.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    environment.insert("WEIR_LISTEN".into(), "127.0.0.1:0".into());
+    environment.insert("WEIR_DATA_DIR".into(), dir.display().to_string());
+    environment.insert("OPENVIDU_CDR_PATH".into(), dir.join("cdr").display().to_string());
+    let around = Surroundings { environment, directory: dir.clone(), ..Surroundings::default() };
+    let config = Arc::new(Config::load(&around).unwrap());
+    let (sender, events) = mpsc::channel(16);
+    let tls = tls::acceptor(&config, NOW_S).unwrap();
+    let shared = Arc::new(Shared::new(config, sender));
+    let server = Server::bind(shared.clone(), tls, now_ms).await.unwrap();
+    let port = server.local_addr().unwrap().port();
+    let (stop, stopped) = watch::channel(false);
+    let done = tokio::spawn(server.run(stopped));
+    Running { port, events, stop, done, shared, dir }
+}
+
+/// A server whose shell answers every REST request with 200 and what it was asked.
+async fn start_echo(name: &str) -> (Running, tokio::task::JoinHandle<()>) {
+    let mut running = start(name, &[]).await;
+    let mut events = std::mem::replace(&mut running.events, mpsc::channel(1).1);
+    let shell = tokio::spawn(async move {
+        while let Some(event) = events.recv().await {
+            if let Event::Rest { request, reply } = event {
+                let asked = json!({"method": request.method, "path": request.path, "query": request.query,
+                                   "body": request.body});
+                let _ = reply.send(RestResponse { status: 200, body: Some(asked) });
+            }
+        }
+    });
+    (running, shell)
+}
+
+fn basic(secret: &str) -> String {
+    format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("OPENVIDUAPP:{secret}")))
+}
+
+async fn send(port: u16, request: Request<Full<Bytes>>) -> Response<Bytes> {
+    let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let (parts, body) = sender.send_request(request).await.unwrap().into_parts();
+    Response::from_parts(parts, body.collect().await.unwrap().to_bytes())
+}
+
+fn request(method: Method, path: &str, auth: Option<&str>, body: impl Into<Bytes>) -> Request<Full<Bytes>> {
+    let mut builder = Request::builder().method(method).uri(path).header("host", "localhost");
+    if let Some(auth) = auth {
+        builder = builder.header("authorization", auth);
+    }
+    builder.body(Full::new(body.into())).unwrap()
+}
+
+fn body_json(response: &Response<Bytes>) -> Value {
+    serde_json::from_slice(response.body()).unwrap()
+}
+
+#[tokio::test]
+async fn credentials_are_asked_for() {
+    let (running, _shell) = start_echo("auth").await;
+    let good = basic("MY_SECRET");
+    let (wrong, garbage) = (basic("MY_SECRETX"), "Basic !!!".to_owned());
+    let table: &[(Method, &str, Option<&str>, u16)] = &[
+        (Method::GET, "/openvidu/api/sessions", Some(&good), 200),
+        (Method::GET, "/openvidu/api/sessions", Some(&wrong), 401),
+        (Method::GET, "/openvidu/api/sessions", Some(&garbage), 401),
+        (Method::GET, "/openvidu/api/sessions", None, 401),
+        (Method::GET, "/openvidu/api/nonsense", None, 401),
+        (Method::GET, "/openvidu/api/config/openvidu-publicurl", None, 200),
+        (Method::HEAD, "/openvidu/api/config/openvidu-publicurl", None, 200),
+        (Method::POST, "/openvidu/api/config/openvidu-publicurl", None, 401),
+        (Method::GET, "/config/openvidu-publicurl", None, 200),
+        (Method::GET, "/api/sessions", None, 401),
+        (Method::GET, "/api/sessions", Some(&good), 200),
+        (Method::GET, "/openvidu/cdr", None, 401),
+        (Method::GET, "/openvidu/cdr", Some(&good), 200),
+        (Method::GET, "/openvidu/recordings/x/x.mp4", None, 401),
+        (Method::GET, "/openvidu/recordings/x/x.mp4", Some(&good), 404),
+        (Method::GET, "/metrics", None, 401),
+        (Method::GET, "/metrics", Some(&good), 200),
+        (Method::GET, "/openvidu/accept-certificate", None, 200),
+        (Method::GET, "/", None, 200),
+        (Method::GET, "/nothing", None, 404),
+        (Method::GET, "/openvidu", None, 426),
+    ];
+    for (method, path, auth, status) in table {
+        let response = send(running.port, request(method.clone(), path, *auth, "")).await;
+        assert_eq!(response.status().as_u16(), *status, "{method} {path} {auth:?}");
+    }
+    let refused = send(running.port, request(Method::GET, "/openvidu/api/sessions", None, "")).await;
+    assert!(refused.headers()["www-authenticate"].to_str().unwrap().starts_with("Basic"));
+    let body = body_json(&refused);
+    assert_eq!((&body["status"], &body["error"]), (&json!(401), &json!("Unauthorized")));
+    assert_eq!(body["path"], "/openvidu/api/sessions");
+}
+
+#[tokio::test]
+async fn requests_arrive_parsed_and_answers_go_back() {
+    let (running, _shell) = start_echo("parsed").await;
+    let good = basic("MY_SECRET");
+    let path = "/openvidu/api/sessions/a%20b/connection/?pendingConnections=true&x=%26";
+    let response =
+        send(running.port, request(Method::POST, path, Some(&good), "{\"role\":\"PUBLISHER\"}")).await;
+    assert_eq!(response.headers()["content-type"], "application/json");
+    assert_eq!(
+        body_json(&response),
+        json!({"method": "POST", "path": ["sessions", "a b", "connection"],
+               "query": {"pendingConnections": "true", "x": "&"}, "body": {"role": "PUBLISHER"}})
+    );
+    let response =
+        send(running.port, request(Method::POST, "/openvidu/api/sessions", Some(&good), " ")).await;
+    assert_eq!(body_json(&response)["body"], Value::Null);
+}
+
+#[tokio::test]
+async fn bad_bodies_are_refused_before_the_shell() {
+    let (running, _shell) = start_echo("bodies").await;
+    let good = basic("MY_SECRET");
+    for (body, status) in [
+        (Bytes::from("{"), 400),
+        (Bytes::from("not json"), 400),
+        (Bytes::from("{\"a\":1}x"), 400),
+        (Bytes::from_static(b"\xff\xfe"), 400),
+        (Bytes::from("[".repeat(200_000)), 400),
+        (Bytes::from(format!("\"{}\"", "x".repeat((1 << 20) - 2))), 200),
+        (Bytes::from(format!("\"{}\"", "x".repeat((1 << 20) - 1))), 413),
+        (Bytes::from("x".repeat(3 << 20)), 413),
+    ] {
+        let length = body.len();
+        let response =
+            send(running.port, request(Method::POST, "/openvidu/api/sessions", Some(&good), body)).await;
+        assert_eq!(response.status().as_u16(), status, "{length} bytes");
+        if status != 200 {
+            assert_eq!(body_json(&response)["status"], status);
+        }
+    }
+}
+
+#[tokio::test]
+async fn pages_of_any_origin_may_call() {
+    let (running, _shell) = start_echo("cors").await;
+    let preflight = Request::builder()
+        .method(Method::OPTIONS)
+        .uri("/openvidu/api/sessions")
+        .header("origin", "https://app.example.org:4200")
+        .header("access-control-request-method", "PATCH")
+        .header("access-control-request-headers", "authorization,content-type")
+        .body(Full::new(Bytes::new()))
+        .unwrap();
+    let response = send(running.port, preflight).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    assert_eq!(response.headers()["access-control-allow-origin"], "*");
+    assert_eq!(response.headers()["access-control-allow-methods"], "PATCH");
+    assert_eq!(response.headers()["access-control-allow-headers"], "authorization,content-type");
+    for auth in [None, Some(basic("MY_SECRET"))] {
+        let response =
+            send(running.port, request(Method::GET, "/openvidu/api/sessions", auth.as_deref(), "")).await;
+        assert_eq!(response.headers()["access-control-allow-origin"], "*", "also on errors");
+    }
+}
+
+#[tokio::test]
+async fn cdr_files_are_listed_and_served() {
+    let (running, _shell) = start_echo("cdr").await;
+    let good = basic("MY_SECRET");
+    let name = "CDR.2026-11-22_10-00-00.log";
+    let content = "{\"sessionCreated\":{}}\n".repeat(20_000);
+    std::fs::write(running.dir.join("cdr").join(name), &content).unwrap();
+    std::fs::write(running.dir.join("cdr/other.txt"), "x").unwrap();
+    let get = |path: String| send(running.port, request(Method::GET, &path, Some(&good), ""));
+    assert_eq!(body_json(&get("/openvidu/cdr".into()).await), json!([name]));
+    assert_eq!(body_json(&get("/cdr".into()).await), json!([name]));
+    let file = get(format!("/openvidu/cdr/{name}")).await;
+    assert_eq!(file.headers()["content-length"], content.len().to_string());
+    assert_eq!(file.body(), content.as_bytes());
+    for missing in ["other.txt", "..%2f..%2ftls%2fkey.pem", "CDR.1.log", "../tls/key.pem"] {
+        assert_eq!(get(format!("/openvidu/cdr/{missing}")).await.status(), 404, "{missing}");
+    }
+}
+
+#[derive(Debug)]
+struct AnyCertificate(rustls::crypto::CryptoProvider);
+
+impl rustls::client::danger::ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &rustls_pki_types::CertificateDer<'_>,
+        _: &[rustls_pki_types::CertificateDer<'_>],
+        _: &rustls_pki_types::ServerName<'_>,
+        _: &[u8],
+        _: rustls_pki_types::UnixTime,
+    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
+        Ok(rustls::client::danger::ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &rustls_pki_types::CertificateDer<'_>,
+        dss: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &rustls_pki_types::CertificateDer<'_>,
+        dss: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+async fn tls_stream(port: u16, alpn: &[u8]) -> tokio_rustls::client::TlsStream<TcpStream> {
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    let mut config = rustls::ClientConfig::builder_with_provider(Arc::new(provider.clone()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+        .with_no_client_auth();
+    config.alpn_protocols = vec![alpn.to_vec()];
+    let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let name = "localhost".try_into().unwrap();
+    tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
+}
+
+#[tokio::test]
+async fn plain_and_tls_and_http2_share_the_port() {
+    let (running, _shell) = start_echo("tls").await;
+    let good = basic("MY_SECRET");
+    let plain = send(running.port, request(Method::GET, "/openvidu/api/sessions", Some(&good), "")).await;
+    assert_eq!(plain.status(), 200);
+    let stream = tls_stream(running.port, b"http/1.1").await;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let answer =
+        sender.send_request(request(Method::GET, "/openvidu/api/sessions", Some(&good), "")).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let stream = tls_stream(running.port, b"h2").await;
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+    let executor = hyper_util::rt::TokioExecutor::new();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(executor, TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let uri = "https://localhost/openvidu/api/sessions";
+    let answer = sender.send_request(request(Method::GET, uri, Some(&good), "")).await.unwrap();
+    assert_eq!((answer.status().as_u16(), answer.version()), (200, hyper::Version::HTTP_2));
+}
+
+#[tokio::test]
+async fn websockets_carry_texts_both_ways() {
+    let mut running = start("ws", &[]).await;
+    let url = format!("ws://127.0.0.1:{}/openvidu?sessionId=s", running.port);
+    let (mut socket, _) = tokio_tungstenite::connect_async(&url).await.unwrap();
+    let Some(Event::SocketOpened { client, remote_ip, outbox, .. }) = running.events.recv().await else {
+        panic!("no socket")
+    };
+    assert!(remote_ip.is_loopback());
+    socket.send(Message::Ping("p".into())).await.unwrap();
+    assert_eq!(socket.next().await.unwrap().unwrap(), Message::Pong("p".into()));
+    socket.send(Message::text("{\"method\":\"ping\"}")).await.unwrap();
+    match running.events.recv().await {
+        Some(Event::SocketText { client: from, text }) => {
+            assert_eq!((from, text.as_str()), (client, "{\"method\":\"ping\"}"));
+        }
+        other => panic!("{other:?}"),
+    }
+    for text in ["one", "two"] {
+        outbox.send(text.into()).unwrap();
+    }
+    assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("one"));
+    assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("two"));
+    outbox.close(1000, "bye".into()).unwrap();
+    match socket.next().await.unwrap().unwrap() {
+        Message::Close(Some(frame)) => {
+            assert_eq!((u16::from(frame.code), frame.reason.as_str()), (1000, "bye"))
+        }
+        other => panic!("{other:?}"),
+    }
+    let _ = socket.next().await;
+    match running.events.recv().await {
+        Some(Event::SocketClosed { client: from, code, .. }) => {
+            assert_eq!((from, code), (client, Some(1000)))
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn websockets_over_tls_and_their_ends() {
+    let mut running = start("wss", &[]).await;
+    let stream = tls_stream(running.port, b"http/1.1").await;
+    let (mut socket, _) = tokio_tungstenite::client_async("wss://localhost/openvidu", stream).await.unwrap();
+    assert!(matches!(running.events.recv().await, Some(Event::SocketOpened { .. })));
+    // A message over the limit ends the socket, and nothing of it arrives.
+    let _ = socket.send(Message::text("x".repeat(256 * 1024 + 1))).await;
+    assert!(matches!(running.events.recv().await, Some(Event::SocketClosed { code: None, .. })));
+    // A client that vanishes is reported.
+    let url = format!("ws://127.0.0.1:{}/openvidu", running.port);
+    let (socket, _) = tokio_tungstenite::connect_async(&url).await.unwrap();
+    assert!(matches!(running.events.recv().await, Some(Event::SocketOpened { .. })));
+    drop(socket);
+    assert!(matches!(running.events.recv().await, Some(Event::SocketClosed { code: None, .. })));
+    // A close code of the client's own reaches the shell.
+    let (mut socket, _) = tokio_tungstenite::connect_async(&url).await.unwrap();
+    assert!(matches!(running.events.recv().await, Some(Event::SocketOpened { .. })));
+    let frame =
+        tokio_tungstenite::tungstenite::protocol::CloseFrame { code: 4102.into(), reason: "closed".into() };
+    socket.close(Some(frame)).await.unwrap();
+    let _ = socket.next().await;
+    match running.events.recv().await {
+        Some(Event::SocketClosed { code, reason, .. }) => {
+            assert_eq!((code, reason.as_str()), (Some(4102), "closed"))
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_cut_and_nobody_else_waits() {
+    let mut running = start("cut", &[]).await;
+    let url = format!("ws://127.0.0.1:{}/openvidu", running.port);
+    let (deaf, _) = tokio_tungstenite::connect_async(&url).await.unwrap();
+    let Some(Event::SocketOpened { client: deaf_id, outbox: to_deaf, .. }) = running.events.recv().await
+    else {
+        panic!("no socket")
+    };
+    let (mut good, _) = tokio_tungstenite::connect_async(&url).await.unwrap();
+    let Some(Event::SocketOpened { outbox: to_good, .. }) = running.events.recv().await else {
+        panic!("no socket")
+    };
+    let text = "x".repeat(64 * 1024);
+    let mut sent = 0;
+    while to_deaf.send(text.clone()).is_ok() {
+        sent += 1;
+        assert!(sent < 10_000, "the queue is bounded");
+        tokio::task::yield_now().await;
+    }
+    to_good.send("still here".into()).unwrap();
+    assert_eq!(good.next().await.unwrap().unwrap(), Message::text("still here"));
+    match running.events.recv().await {
+        Some(Event::SocketClosed { client, .. }) => assert_eq!(client, deaf_id),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(running.shared.metrics.sockets_cut.get(), 1);
+    drop(deaf);
+}
+
+#[tokio::test]
+async fn connections_are_capped() {
+    let running = start("cap", &[("WEIR_MAX_CONNECTIONS", "2")]).await;
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        held.push(TcpStream::connect(("127.0.0.1", running.port)).await.unwrap());
+    }
+    let mut third = TcpStream::connect(("127.0.0.1", running.port)).await.unwrap();
+    let mut byte = [0];
+    let read =
+        tokio::time::timeout(Duration::from_secs(5), third.read(&mut byte)).await.expect("closed at once");
+    assert!(matches!(read, Ok(0) | Err(_)));
+    assert_eq!(running.shared.metrics.refused.get(), 1);
+    drop(held);
+    for _ in 0..100 {
+        let response = TcpStream::connect(("127.0.0.1", running.port)).await.unwrap();
+        let mut response = response;
+        response.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+        let mut text = Vec::new();
+        if response.read_to_end(&mut text).await.is_ok() && text.starts_with(b"HTTP/1.1 200") {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("places are given back");
+}
+
+#[tokio::test]
+async fn long_heads_are_refused() {
+    let (running, _shell) = start_echo("head").await;
+    let mut stream = TcpStream::connect(("127.0.0.1", running.port)).await.unwrap();
+    let head = format!("GET / HTTP/1.1\r\nhost: x\r\nx-long: {}\r\n\r\n", "y".repeat(64 * 1024));
+    let _ = stream.write_all(head.as_bytes()).await;
+    let mut text = Vec::new();
+    let _ = stream.read_to_end(&mut text).await;
+    assert!(text.starts_with(b"HTTP/1.1 431") || text.is_empty(), "{}", String::from_utf8_lossy(&text));
+}
+
+#[tokio::test]
+async fn stopping_finishes_what_is_under_way() {
+    let mut running = start("stop", &[]).await;
+    let port = running.port;
+    let good = basic("MY_SECRET");
+    let asking = tokio::spawn(async move {
+        send(port, request(Method::GET, "/openvidu/api/health", Some(&good), "")).await
+    });
+    let Some(Event::Rest { reply, .. }) = running.events.recv().await else { panic!("no request") };
+    running.stop.send(true).unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(TcpStream::connect(("127.0.0.1", port)).await.is_err(), "no new connections");
+    reply.send(RestResponse { status: 200, body: None }).unwrap();
+    assert_eq!(asking.await.unwrap().status(), 200);
+    let done = std::mem::replace(&mut running.done, tokio::spawn(async {}));
+    tokio::time::timeout(Duration::from_secs(5), done).await.expect("ends").unwrap();
+}
