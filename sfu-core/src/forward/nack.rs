@@ -25,6 +25,8 @@ pub const REORDER_TIME: Duration = Duration::from_millis(5);
 pub const REORDER_PACKETS: u64 = 2;
 /// Shortest time between two requests for the same packet.
 pub const RETRY_MIN: Duration = Duration::from_millis(20);
+/// Round trip assumed while none is known.
+pub const RTT_UNKNOWN: Duration = Duration::from_millis(100);
 /// Requests for the same packet.
 pub const TRIES_MAX: u8 = 10;
 /// Age at which a missing packet is of no use any more.
@@ -45,6 +47,8 @@ struct Missing {
     seq: ExtSeq,
     due: Timestamp,
     found: Timestamp,
+    /// When it was asked for last.
+    asked: Timestamp,
     tries: u8,
 }
 
@@ -63,11 +67,13 @@ pub struct NackCounters {
 #[derive(Clone, Debug)]
 pub struct NackTracker {
     highest: Option<ExtSeq>,
-    /// Ascending by `seq`; never longer than its first capacity.
+    /// Ascending by `seq`; its memory is taken with the first gap and never grows.
     missing: Vec<Missing>,
     outstanding_max: usize,
     /// No entry is due earlier.
     next_due: Option<Timestamp>,
+    /// Smoothed time from request to answer.
+    rtt: Option<Duration>,
     counters: NackCounters,
 }
 
@@ -76,9 +82,10 @@ impl NackTracker {
     pub fn new(outstanding_max: usize) -> NackTracker {
         NackTracker {
             highest: None,
-            missing: Vec::with_capacity(outstanding_max),
+            missing: Vec::new(),
             outstanding_max,
             next_due: None,
+            rtt: None,
             counters: NackCounters::default(),
         }
     }
@@ -101,7 +108,7 @@ impl NackTracker {
             return Repair::Possible;
         };
         if seq <= highest {
-            self.on_received(seq);
+            self.on_received(now, seq);
             return Repair::Possible;
         }
         self.highest = Some(seq);
@@ -112,9 +119,20 @@ impl NackTracker {
         repair
     }
 
-    fn on_received(&mut self, seq: ExtSeq) {
+    /// Smoothed time from a request to its answer: the round trip to a publisher, which reports none of its own.
+    /// `None` until a packet came on the first request.
+    pub fn rtt(&self) -> Option<Duration> {
+        self.rtt
+    }
+
+    fn on_received(&mut self, now: Timestamp, seq: ExtSeq) {
         if let Ok(at) = self.missing.binary_search_by_key(&seq, |m| m.seq) {
-            self.missing.remove(at);
+            let missing = self.missing.remove(at);
+            // After a second request it is not known which one was answered.
+            if missing.tries == 1 {
+                let sample = now.since(missing.asked);
+                self.rtt = Some(self.rtt.map_or(sample, |rtt| (rtt * 7 + sample) / 8));
+            }
             self.counters.filled += 1;
             if self.missing.is_empty() {
                 self.next_due = None;
@@ -132,8 +150,9 @@ impl NackTracker {
         let repair = self.make_room(gap);
         let first = (highest.0 + 1).max(seq.0.saturating_sub(self.outstanding_max as u64));
         let due = now + REORDER_TIME;
+        self.missing.reserve_exact(self.outstanding_max - self.missing.len());
         for missing in first..seq.0 {
-            self.missing.push(Missing { seq: ExtSeq(missing), due, found: now, tries: 0 });
+            self.missing.push(Missing { seq: ExtSeq(missing), due, found: now, asked: now, tries: 0 });
         }
         self.lower_next_due(due);
         repair
@@ -194,12 +213,13 @@ impl NackTracker {
 
     /// Hands each sequence number that is due now to `request`, in ascending order, and gives up the hopeless ones.
     ///
-    /// `rtt` is the publisher's last round-trip time, zero when unknown.
+    /// `rtt` is the publisher's last round-trip time; zero when unknown, [`NackTracker::rtt`] is taken then.
     pub fn poll(&mut self, now: Timestamp, rtt: Duration, mut request: impl FnMut(ExtSeq)) -> Repair {
         if self.next_due.is_none_or(|due| due > now) {
             return Repair::Possible;
         }
-        let retry = rtt.clamp(RETRY_MIN, AGE_MAX);
+        let known = if rtt.is_zero() { self.rtt.unwrap_or(RTT_UNKNOWN) } else { rtt };
+        let retry = known.clamp(RETRY_MIN, AGE_MAX);
         let before = self.missing.len();
         let mut requested = 0;
         self.missing.retain_mut(|missing| {
@@ -210,6 +230,7 @@ impl NackTracker {
                 return false;
             }
             missing.tries += 1;
+            missing.asked = now;
             missing.due = now + retry;
             requested += 1;
             request(missing.seq);
@@ -286,7 +307,7 @@ mod tests {
 
     #[test]
     fn a_long_round_trip_gives_up_by_age_and_a_short_one_is_not_hammered() {
-        for (rtt, tries) in [(300, 4), (2_000, 1), (0, 10)] {
+        for (rtt, tries) in [(300, 4), (2_000, 1), (1, 10), (0, 10)] {
             let mut tracker = tracker(&[(0, 1), (0, 3)]);
             let mut asked = Vec::new();
             while let Some(at) = tracker.next_timeout() {
@@ -295,6 +316,26 @@ mod tests {
             assert_eq!(asked.len(), tries, "rtt {rtt}");
             assert!(asked.windows(2).all(|w| w[1].since(w[0]) >= RETRY_MIN));
         }
+    }
+
+    #[test]
+    fn answers_tell_the_round_trip() {
+        let retries_after = |tracker: &mut NackTracker, from: u64| {
+            assert_eq!(tracker.on_packet(ms(from), ExtSeq(from + 100)), Repair::Possible);
+            assert_eq!(tracker.on_packet(ms(from), ExtSeq(from + 102)), Repair::Possible);
+            let _ = tracker.poll(ms(from + 5), Duration::ZERO, |_| {});
+            tracker.next_timeout().map(|at| at.as_millis() - from - 5)
+        };
+        let mut tracker = NackTracker::new(OUTSTANDING_MAX);
+        assert_eq!(retries_after(&mut tracker, 0), Some(100));
+        assert_eq!(tracker.on_packet(ms(45), ExtSeq(101)), Repair::Possible);
+        assert_eq!(tracker.rtt(), Some(Duration::from_millis(40)));
+        tracker.clear();
+        assert_eq!(retries_after(&mut tracker, 200), Some(40));
+        // Asked for twice: no sample.
+        let _ = tracker.poll(ms(245), Duration::ZERO, |_| {});
+        assert_eq!(tracker.on_packet(ms(250), ExtSeq(301)), Repair::Possible);
+        assert_eq!(tracker.rtt(), Some(Duration::from_millis(40)));
     }
 
     #[test]
