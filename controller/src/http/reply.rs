@@ -9,7 +9,7 @@ use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::body::{Body, Frame, SizeHint};
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::io::{AsyncRead, ReadBuf};
 
 /// Body of every response.
@@ -42,13 +42,7 @@ pub fn json(status: StatusCode, body: &Value) -> Reply {
 
 /// The error body of the contract: `{timestamp, status, error, message, path}`.
 pub fn error(status: StatusCode, message: &str, path: &str, now_ms: u64) -> Reply {
-    json(status, &error_body(status.as_u16(), message, path, now_ms))
-}
-
-/// The error body alone. `error` is the standard reason phrase.
-pub fn error_body(status: u16, message: &str, path: &str, now_ms: u64) -> Value {
-    let phrase = StatusCode::from_u16(status).ok().and_then(|s| s.canonical_reason()).unwrap_or("");
-    json!({"timestamp": now_ms, "status": status, "error": phrase, "message": message, "path": path})
+    json(status, &crate::rest::error_body(status.as_u16(), message, path, now_ms))
 }
 
 /// A file, streamed.
