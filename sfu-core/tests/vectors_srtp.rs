@@ -25,7 +25,8 @@ fn session_keys(key: &[u8], salt: &[u8]) -> SessionKeys {
 
 fn master(profile: SrtpProfile) -> MasterKey {
     let bytes: Vec<u8> = (0..64u32).map(|i| (i * 7 + 3) as u8).collect();
-    MasterKey::new(profile, &bytes[..profile.key_len()], &bytes[40..40 + profile.salt_len()]).unwrap()
+    MasterKey::new(profile, &bytes[..profile.key_len()], &bytes[40..40 + profile.salt_len()])
+        .expect("the profile's lengths")
 }
 
 /// A header of 12 bytes.
@@ -334,7 +335,8 @@ fn oracle(profile: SrtpProfile) -> Oracle {
         SrtpProfile::AeadAes128Gcm => ProtectionProfile::AeadAes128Gcm,
         SrtpProfile::AeadAes256Gcm => ProtectionProfile::AeadAes256Gcm,
     };
-    Oracle::new(master(profile).key(), master(profile).salt(), theirs, None, None).unwrap()
+    Oracle::new(master(profile).key(), master(profile).salt(), theirs, None, None)
+        .expect("the profile's lengths")
 }
 
 fn any_profile() -> impl Strategy<Value = SrtpProfile> {

@@ -10,6 +10,8 @@
 #![forbid(unsafe_code)]
 
 pub mod backend;
+pub mod certificate;
+pub mod dtls;
 pub mod index;
 pub mod kdf;
 pub mod profile;
@@ -17,5 +19,7 @@ pub mod replay;
 pub mod srtcp;
 pub mod srtp;
 
+pub use certificate::Certificate;
+pub use dtls::{Dtls, DtlsEndpoint, DtlsError, DtlsOutput, DtlsVersion, Role};
 pub use profile::{MasterKey, SrtpProfile, split_keying_material};
 pub use srtp::{SrtpRx, SrtpTx};
