@@ -1,5 +1,5 @@
 //! One suite for both reactors: what is said of one must hold for the other.
-#![expect(clippy::disallowed_methods, reason = "tests of a real clock")]
+#![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "tests of a real clock")]
 
 mod reactor_common;
 
@@ -13,6 +13,9 @@ macro_rules! for_both {
     ($($name:ident)*) => {
         mod mmsg {
             $(#[test] fn $name() { super::$name(super::ReactorChoice::Mmsg) })*
+        }
+        mod io_uring {
+            $(#[test] fn $name() { super::$name(super::ReactorChoice::IoUring) })*
         }
     };
 }

@@ -46,6 +46,11 @@ impl RawAddr {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     pub(super) fn get(&self) -> Option<SocketAddr> {
         decode(&self.bytes)
     }

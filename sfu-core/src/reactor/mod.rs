@@ -21,6 +21,10 @@ mod gso;
 mod headers;
 mod inbox;
 mod mmsg;
+mod op;
+mod recv;
+mod ring;
+mod send;
 mod socket;
 pub mod thread;
 mod turn;
@@ -33,6 +37,7 @@ use std::time::Duration;
 
 pub use inbox::{Full, Inbox, InboxSender, Waker, channel};
 pub use mmsg::MmsgReactor;
+pub use ring::{RingError, RingReactor};
 pub use socket::{BindError, RECEIVE_BUFFER, SEND_BUFFER, Socket};
 pub use turn::{MAX_COMMANDS, TURN_DATAGRAMS, TX_BYTES, TX_MESSAGES, run};
 
@@ -165,9 +170,17 @@ pub struct Setup {
 /// # Errors
 /// No memory, no sockets or too many, or a kernel that refuses io_uring when nothing else was allowed.
 pub fn open(choice: ReactorChoice, setup: Setup) -> io::Result<Box<dyn Reactor>> {
-    match choice {
-        ReactorChoice::Auto | ReactorChoice::Mmsg => Ok(Box::new(MmsgReactor::new(setup)?)),
-        ReactorChoice::IoUring => Err(io::Error::new(io::ErrorKind::Unsupported, "io_uring is to come")),
+    if choice == ReactorChoice::Mmsg {
+        return Ok(Box::new(MmsgReactor::new(setup)?));
+    }
+    match RingReactor::new(setup) {
+        Ok(reactor) => Ok(Box::new(reactor)),
+        Err(refusal) if choice == ReactorChoice::IoUring => Err(io::Error::other(refusal.0)),
+        Err(refusal) => {
+            let (error, setup) = *refusal;
+            tracing::warn!("{error}; running the mmsg reactor, at about the same cost");
+            Ok(Box::new(MmsgReactor::new(setup)?))
+        }
     }
 }
 
