@@ -46,4 +46,14 @@ impl Datagram {
     pub fn range(&self) -> std::ops::Range<usize> {
         usize::from(self.start)..usize::from(self.start) + usize::from(self.len)
     }
+
+    /// Its bytes.
+    pub fn bytes<'a>(&self, pool: &'a RxPool) -> &'a [u8] {
+        &pool.bytes(self.slot)[self.range()]
+    }
+
+    /// Its bytes, to be changed where they lie.
+    pub fn bytes_mut<'a>(&self, pool: &'a mut RxPool) -> &'a mut [u8] {
+        &mut pool.bytes_mut(self.slot)[self.range()]
+    }
 }

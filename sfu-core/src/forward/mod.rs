@@ -15,9 +15,12 @@
 pub mod egress;
 pub mod feedback;
 pub mod ingress;
+pub mod layers;
 pub mod nack;
 pub mod remb;
 pub mod rewrite;
+pub mod room;
+pub mod route;
 pub mod rtx;
 pub mod seq_map;
 pub mod speaker;

@@ -49,7 +49,15 @@ where
     E: Engine,
     R: Reactor + ?Sized,
 {
-    let mut turns = TurnLoop::new(engine, reactor, inbox, events);
+    let mut turns = Turns {
+        engine,
+        reactor,
+        inbox,
+        events,
+        received: Received::with_limit(TURN_DATAGRAMS),
+        tx: TxBatch::with_capacity(TX_BYTES, TX_MESSAGES),
+        meter: Meter::new(clock::now(), clock::thread_cpu()),
+    };
     loop {
         let stopping = inbox.stopped();
         let dry = turns.turn()?;
@@ -62,8 +70,7 @@ where
     }
 }
 
-/// The loop of [`run`], turn by turn, for who wants to look in between.
-pub struct TurnLoop<'a, E: Engine, R: ?Sized, F> {
+struct Turns<'a, E: Engine, R: ?Sized, F> {
     engine: &'a mut E,
     reactor: &'a mut R,
     inbox: &'a Inbox<E::Command>,
@@ -73,30 +80,9 @@ pub struct TurnLoop<'a, E: Engine, R: ?Sized, F> {
     meter: Meter,
 }
 
-impl<'a, E: Engine, R: Reactor + ?Sized, F: FnMut(E::Event)> TurnLoop<'a, E, R, F> {
-    /// Allocates everything the turns will need.
-    pub fn new(engine: &'a mut E, reactor: &'a mut R, inbox: &'a Inbox<E::Command>, events: F) -> Self {
-        TurnLoop {
-            engine,
-            reactor,
-            inbox,
-            events,
-            received: Received::with_limit(TURN_DATAGRAMS),
-            tx: TxBatch::with_capacity(TX_BYTES, TX_MESSAGES),
-            meter: Meter::new(clock::now(), clock::thread_cpu()),
-        }
-    }
-
-    /// The engine between two turns.
-    pub fn engine(&mut self) -> &mut E {
-        self.engine
-    }
-
+impl<E: Engine, R: Reactor + ?Sized, F: FnMut(E::Event)> Turns<'_, E, R, F> {
     /// One turn but for the wait. Returns whether all input was taken.
-    ///
-    /// # Errors
-    /// As [`run`].
-    pub fn turn(&mut self) -> io::Result<bool> {
+    fn turn(&mut self) -> io::Result<bool> {
         let mut turn = Turn::default();
         let dry = self.collect(&mut turn)?;
         let idle = self.commands();
@@ -181,11 +167,7 @@ impl<'a, E: Engine, R: Reactor + ?Sized, F: FnMut(E::Event)> TurnLoop<'a, E, R, 
         }
     }
 
-    /// Waits for a datagram, a command or the engine's next timer.
-    ///
-    /// # Errors
-    /// As [`run`].
-    pub fn sleep(&mut self) -> io::Result<()> {
+    fn sleep(&mut self) -> io::Result<()> {
         let now = clock::now();
         let timeout = self.engine.next_timeout().map(|due| due.since(now));
         if timeout != Some(Duration::ZERO) && self.inbox.may_sleep() {
