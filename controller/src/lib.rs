@@ -14,6 +14,7 @@ pub mod ids;
 pub mod launcher;
 pub mod node_link;
 pub mod placement;
+pub mod private_file;
 pub mod rest;
 pub mod sdp;
 pub mod session;

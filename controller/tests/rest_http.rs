@@ -456,3 +456,45 @@ async fn stopping_finishes_what_is_under_way() {
     let done = std::mem::replace(&mut running.done, tokio::spawn(async {}));
     tokio::time::timeout(Duration::from_secs(5), done).await.expect("ends").unwrap();
 }
+
+#[tokio::test]
+async fn the_page_may_join_where_the_demo_is_on() {
+    for (demo, status) in [("true", 200), ("false", 404)] {
+        let mut running = start(&format!("demo-{demo}"), &[("WEIR_DEMO", demo)]).await;
+        let mut events = std::mem::replace(&mut running.events, mpsc::channel(1).1);
+        tokio::spawn(async move {
+            while let Some(event) = events.recv().await {
+                let Event::Rest { request, reply } = event else { continue };
+                let path: Vec<&str> = request.path.iter().map(String::as_str).collect();
+                let answer = match path.as_slice() {
+                    ["sessions"] => RestResponse { status: 409, body: None },
+                    ["sessions", "room", "connection"] => RestResponse {
+                        status: 200,
+                        body: Some(json!({"token": "ws://h?sessionId=room&token=t"})),
+                    },
+                    _ => RestResponse { status: 404, body: None },
+                };
+                let _ = reply.send(answer);
+            }
+        });
+        let on = send(running.port, request(Method::GET, "/demo", None, "")).await;
+        assert_eq!(body_json(&on)["enabled"], demo == "true");
+        let ask = |kind: &str, body: &str| {
+            let mut request = request(Method::POST, "/demo/token", None, body.to_owned());
+            request.headers_mut().insert("content-type", kind.parse().unwrap());
+            send(running.port, request)
+        };
+        let token = ask("application/json", "{\"session\":\"room\",\"data\":\"d\"}").await;
+        assert_eq!(token.status(), status);
+        if status == 200 {
+            assert_eq!(body_json(&token)["token"], "ws://h?sessionId=room&token=t");
+            assert!(!token.headers().contains_key("access-control-allow-origin"));
+            assert_eq!(
+                ask("text/plain", "{\"session\":\"room\"}").await.status(),
+                415,
+                "no simple cross-origin POST"
+            );
+            assert_eq!(ask("application/json", "{}").await.status(), 400);
+        }
+    }
+}

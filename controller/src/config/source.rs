@@ -1,4 +1,5 @@
-//! Where values come from: flags, the environment, a `.env` file, a TOML file, in that order of precedence.
+//! Where values come from: flags, what `POST /restart` set, the environment, a `.env` file, a TOML file, in that order of
+//! precedence.
 //!
 //! `.env` files are read as operators' tools write them: `NAME=value`, the value literal to the end of the line, quotes
 //! kept. `DOTENV_PATH` names a file ending in `.env` or a directory that holds one; without it `./.env` is read if it is
@@ -15,6 +16,9 @@ use std::path::{Path, PathBuf};
 pub struct Surroundings {
     /// Values given by command-line flags, by property name.
     pub flags: BTreeMap<String, String>,
+    /// Properties set through `POST /restart`, and the file they are kept in. They win over the environment, because they
+    /// were set later.
+    pub restarted: Option<(PathBuf, BTreeMap<String, String>)>,
     /// The process environment.
     pub environment: BTreeMap<String, String>,
     /// Working directory, where `.env` and `weir.toml` are looked for.
@@ -71,10 +75,14 @@ pub struct SourceError {
 
 /// Reads all sources, highest precedence first. Unreadable files become errors, the rest is still read.
 pub fn layers(around: &Surroundings) -> (Vec<Layer>, Vec<SourceError>) {
-    let mut layers = vec![
-        Layer { origin: Origin::Flag, values: around.flags.clone() },
-        Layer { origin: Origin::Environment, values: around.environment.clone() },
-    ];
+    let mut layers = vec![Layer { origin: Origin::Flag, values: around.flags.clone() }];
+    layers.extend(
+        around
+            .restarted
+            .iter()
+            .map(|(path, values)| Layer { origin: Origin::File(path.clone()), values: values.clone() }),
+    );
+    layers.push(Layer { origin: Origin::Environment, values: around.environment.clone() });
     let mut errors = Vec::new();
     let dotenv = dotenv_path(around).map(|path| (path, parse_dotenv as Parser));
     let toml = toml_path(around).map(|path| (path, parse_toml as Parser));

@@ -42,7 +42,7 @@ pub async fn serve(shared: &Shared, request: Request<Incoming>, path: &str, now_
 }
 
 /// Asks the shell; `None` when it is gone or does not answer in time.
-async fn ask(shared: &Shared, request: RestRequest) -> Option<RestResponse> {
+pub(super) async fn ask(shared: &Shared, request: RestRequest) -> Option<RestResponse> {
     let (reply, answer) = oneshot::channel();
     let whole = async {
         shared.events.send(Event::Rest { request, reply }).await.ok()?;

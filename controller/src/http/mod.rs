@@ -13,6 +13,7 @@ pub mod api;
 pub mod auth;
 pub mod body;
 pub mod cors;
+pub mod demo;
 pub mod files;
 pub mod metrics;
 pub mod outbox;

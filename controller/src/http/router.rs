@@ -7,6 +7,7 @@
 //! | `/openvidu/cdr`, `/openvidu/cdr/*` | Basic | `files` |
 //! | `/openvidu/recordings/*`, `/openvidu/layouts/*` | Basic | 404: there is no recorder |
 //! | `/openvidu/accept-certificate` | none | `page` |
+//! | `/demo`, `/demo/token` | none, where `WEIR_DEMO` allows it | `demo` |
 //! | `/metrics` | Basic | `metrics` |
 //! | all else | none | `page` |
 
@@ -17,7 +18,7 @@ use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode, header};
 
 use super::reply::{self, Reply};
-use super::{Peer, Shared, api, auth, cors, files, page, websocket};
+use super::{Peer, Shared, api, auth, cors, demo, files, page, websocket};
 
 /// Serves one request. `now_ms`: UTC milliseconds, for error bodies.
 pub async fn serve(shared: &Arc<Shared>, request: Request<Incoming>, peer: Peer, now_ms: u64) -> Reply {
@@ -40,7 +41,7 @@ async fn route(
     }
     let path = request.uri().path().to_owned();
     let path = if shared.config.support_deprecated_api { without_alias(&path) } else { path };
-    if cors::is_preflight(request.method(), request.headers()) {
+    if !is_demo(&path) && cors::is_preflight(request.method(), request.headers()) {
         return ("api", cors::preflight(request.headers()));
     }
     if let Some(rest) = path.strip_prefix(api::BASE) {
@@ -48,6 +49,9 @@ async fn route(
     }
     if matches!(path.as_str(), "/openvidu" | "/openvidu/") {
         return ("other", signaling(shared, request, peer));
+    }
+    if is_demo(&path) {
+        return ("page", demo::serve(shared, request).await);
     }
     if needs_credentials(&path) && !auth::is_authorized(request.headers(), &shared.config.secret) {
         return ("api", api::unauthorized(request.uri().path(), now_ms));
@@ -75,6 +79,10 @@ fn without_alias(path: &str) -> String {
         }
     }
     path.to_owned()
+}
+
+fn is_demo(path: &str) -> bool {
+    path == "/demo" || path.starts_with("/demo/")
 }
 
 fn needs_credentials(path: &str) -> bool {

@@ -6,7 +6,6 @@
 use std::fs;
 use std::io;
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,6 +18,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::config::Config;
 use crate::date::Date;
+use crate::private_file;
 
 /// Days a self-signed certificate is valid.
 const VALID_DAYS: u64 = 397;
@@ -113,7 +113,7 @@ fn self_signed(dir: &Path, names: &[String], now_s: u64) -> Result<(PathBuf, Pat
     };
     let (cert_pem, key_pem) = make(names, now_s)?;
     fs::create_dir_all(dir).map_err(file(dir))?;
-    write_private(&key, &key_pem).map_err(file(&key))?;
+    private_file::write(&key, &key_pem).map_err(file(&key))?;
     fs::write(&cert, cert_pem).map_err(file(&cert))?;
     let new = Note { names: names.to_owned(), not_after_s: now_s + VALID_DAYS * DAY_S };
     let text = serde_json::to_string(&new).expect("a note is plain data");
@@ -145,13 +145,6 @@ fn make(names: &[String], now_s: u64) -> Result<(String, String), TlsError> {
     let key = KeyPair::generate()?;
     let cert = params.self_signed(&key)?;
     Ok((cert.pem(), key.serialize_pem()))
-}
-
-/// Writes a file that only its owner may read.
-pub fn write_private(path: &Path, text: &str) -> io::Result<()> {
-    use std::io::Write as _;
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    file.write_all(text.as_bytes())
 }
 
 #[cfg(test)]

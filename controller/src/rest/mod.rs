@@ -11,6 +11,7 @@
 
 pub mod field;
 pub mod info;
+pub mod restart;
 
 mod broadcast;
 mod connections;
