@@ -1,0 +1,85 @@
+// Codecs and shapes of streams: each forced codec, sound only, picture only, loopback, simulcast.
+
+import assert from 'node:assert/strict';
+import { after, before, describe, it } from 'node:test';
+
+import { measure, mediaFlows } from '../lib/media.mjs';
+import { sleep, Stage, stats, until } from '../lib/stage.mjs';
+import { variants } from '../lib/weir.mjs';
+
+// What is negotiated does not depend on the reactor, so one is enough here.
+const [first] = variants();
+const flows = variants().filter((variant) => variant.reactor === first.reactor);
+
+for (const variant of flows) {
+  describe(`codecs (${variant.name})`, () => {
+    let stage;
+    before(async () => { stage = await Stage.open(variant.env); });
+    after(() => stage?.close());
+
+    for (const codec of ['VP8', 'VP9', 'H264']) {
+      it(`${codec} where the session forces it`, async (test) => {
+        const session = await stage.session({ forcedVideoCodec: codec, allowTranscoding: false });
+        const pages = [await stage.join(session), await stage.join(session, { publish: null, role: 'SUBSCRIBER' })];
+        await mediaFlows([pages[1]], 1);
+        const { in: inbound } = await stats(pages[1]);
+        assert.ok(Object.values(inbound)[0].codecs.includes(`video/${codec}`), JSON.stringify(inbound));
+        const [, figures] = await measure(pages, 3);
+        const [one] = Object.values(figures.in);
+        test.diagnostic(`${one.fps.toFixed(1)} frames/s`);
+        assert.ok(one.fps > 15 && one.video.packetsLost === 0, JSON.stringify(one));
+        await Promise.all(pages.map((page) => page.close()));
+        await session.close();
+      });
+    }
+
+    it('sound alone and picture alone', async () => {
+      const session = await stage.session();
+      const listener = await stage.join(session, { publish: null, role: 'SUBSCRIBER' });
+      const pages = [
+        await stage.join(session, { publish: { videoSource: false } }),
+        await stage.join(session, { publish: { audioSource: false } }),
+      ];
+      const [audio, video] = await Promise.all(pages.map((page) => page.evaluate(() => client.publisher.stream.streamId)));
+      assert.match(audio, /^str_MIC_/);
+      assert.match(video, /^str_CAM_/);
+      await until('both arrive', async () => {
+        const { in: inbound } = await stats(listener);
+        return inbound[audio]?.audio.packetsReceived > 20 && inbound[video]?.video.framesDecoded > 20;
+      });
+      await Promise.all([listener, ...pages].map((page) => page.close()));
+      await session.close();
+    });
+
+    it('a publisher can receive its own stream', async () => {
+      const session = await stage.session();
+      const page = await stage.join(session, { publish: null });
+      await page.evaluate(async () => {
+        client.publisher = await client.openvidu.initPublisherAsync(undefined, { resolution: '640x480' });
+        client.publisher.subscribeToRemote();
+        await client.session.publish(client.publisher);
+      });
+      await until('its own frames come back', async () => (await page.evaluate(async () => {
+        const report = await client.publisher.stream.getRTCPeerConnection().getStats();
+        return [...report.values()].filter((entry) => entry.type === 'inbound-rtp' && entry.framesDecoded > 20).length;
+      })) === 1);
+      await page.close();
+      await session.close();
+    });
+
+    it('simulcast layers all come, where the client sends them', async (test) => {
+      if (variant.flow !== 'mediasoup') return test.skip('openvidu-browser sends simulcast only to a server named mediasoup');
+      const session = await stage.session();
+      const page = await stage.join(session, { publish: { resolution: '1280x720', videoSimulcast: true } });
+      const viewer = await stage.join(session, { publish: null, role: 'SUBSCRIBER' });
+      await mediaFlows([viewer], 1);
+      await sleep(2000);
+      const { out } = await stats(page);
+      test.diagnostic(JSON.stringify(out.video.layers));
+      assert.deepEqual(out.video.layers.map((layer) => layer.rid).sort(), ['rdiv1', 'rdiv2', 'rdiv4']);
+      assert.ok(out.video.layers.filter((layer) => layer.frames > 0).length >= 2, JSON.stringify(out.video.layers));
+      await Promise.all([page.close(), viewer.close()]);
+      await session.close();
+    });
+  });
+}
