@@ -36,6 +36,7 @@ function start() {
   $('#copy').addEventListener('click', copyInvitation);
   new ResizeObserver(layOut).observe($('#grid'));
   addEventListener('pagehide', () => client?.leave());
+  checkDoor();
   openDevices();
 }
 
@@ -131,7 +132,7 @@ async function enter() {
   button.textContent = 'Joining…';
   showError('');
   try {
-    const token = await invitation(session.trim(), name.trim(), secret);
+    const token = await invitation(session.trim(), secret);
     await connect(token, session.trim(), name.trim());
     store('name', name.trim());
   } catch (error) {
@@ -144,12 +145,12 @@ async function enter() {
 }
 
 /** A token: from the server's open door, or through the REST API with its secret. */
-async function invitation(session, name, secret) {
+async function invitation(session, secret) {
   if (!secret) {
-    const answer = await post('/weir/join', { session, name });
+    const answer = await post('/demo/token', { session });
     if (answer.ok) return (await answer.json()).token;
-    if (![401, 403, 404, 405].includes(answer.status)) throw new Error(await problemOf(answer));
-    $('#secret-field').hidden = false;
+    if (answer.status !== 404) throw new Error(await problemOf(answer));
+    askForSecret();
     form.elements.secret.focus();
     throw new Error('Please give the secret of this server.');
   }
@@ -160,6 +161,17 @@ async function invitation(session, name, secret) {
   const made = await post(`/openvidu/api/sessions/${encodeURIComponent(session)}/connection`, { role: 'PUBLISHER' }, authorization);
   if (!made.ok) throw new Error(await problemOf(made));
   return (await made.json()).token;
+}
+
+function askForSecret() {
+  $('#secret-field').hidden = false;
+}
+
+/** Whether the door is open is known before anybody types. */
+async function checkDoor() {
+  const answer = await fetch('/demo').catch(() => null);
+  const enabled = answer?.ok ? (await answer.json().catch(() => ({}))).enabled : true;
+  if (!enabled) askForSecret();
 }
 
 function post(path, body, authorization) {
