@@ -112,6 +112,29 @@ pub enum ReactorChoice {
     Mmsg,
 }
 
+impl FromStr for ReactorChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(ReactorChoice::Auto),
+            "io_uring" => Ok(ReactorChoice::IoUring),
+            "mmsg" => Ok(ReactorChoice::Mmsg),
+            other => Err(format!("reactor `{other}` is unknown: use auto, io_uring or mmsg")),
+        }
+    }
+}
+
+impl fmt::Display for ReactorChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ReactorChoice::Auto => "auto",
+            ReactorChoice::IoUring => "io_uring",
+            ReactorChoice::Mmsg => "mmsg",
+        })
+    }
+}
+
 /// How many shards, and where they run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cores {
@@ -264,7 +287,7 @@ impl NodeConfig {
                 &settings.reactor,
                 ReactorChoice::Auto,
                 "auto, io_uring, mmsg",
-                parse_reactor,
+                |s| s.parse().ok(),
             ),
             limits: parse_limits(&mut errors, settings),
             drain: Duration::from_secs(number(&mut errors, "drain-s", &settings.drain_s, 0, 0, 86_400)),
@@ -345,15 +368,6 @@ fn parse_media_addresses(text: &str) -> Option<MediaAddresses> {
 fn parse_media_port(errors: &mut Vec<ConfigError>, text: &Option<String>) -> Option<u16> {
     let port = number(errors, "media-port", text, DEFAULT_MEDIA_PORT, 0, u16::MAX);
     (port != 0).then_some(port)
-}
-
-fn parse_reactor(text: &str) -> Option<ReactorChoice> {
-    match text {
-        "auto" => Some(ReactorChoice::Auto),
-        "io_uring" => Some(ReactorChoice::IoUring),
-        "mmsg" => Some(ReactorChoice::Mmsg),
-        _ => None,
-    }
 }
 
 fn parse_cores(errors: &mut Vec<ConfigError>, settings: &Settings) -> Cores {
@@ -453,7 +467,7 @@ mod tests {
     #[test]
     fn defaults_are_those_of_the_contract() {
         let config = NodeConfig::parse(&settings()).expect("defaults are valid");
-        assert_eq!(config.listen, "0.0.0.0:8888".parse().expect("address"));
+        assert_eq!(config.listen, "0.0.0.0:8888".parse::<SocketAddr>().expect("address"));
         assert_eq!(config.media, MediaAddresses { auto: true, explicit: vec![] });
         assert_eq!(config.media_port, Some(40_000));
         assert_eq!(config.cores, Cores::Auto);
@@ -480,7 +494,7 @@ mod tests {
             parent: Some("4711".into()),
         })
         .expect("valid");
-        assert_eq!(config.listen, "[::1]:0".parse().expect("address"));
+        assert_eq!(config.listen, "[::1]:0".parse::<SocketAddr>().expect("address"));
         assert!(config.media.auto);
         assert_eq!(
             config.media.explicit,

@@ -20,6 +20,7 @@ pub mod clock;
 mod gso;
 mod headers;
 mod inbox;
+pub mod interfaces;
 mod mmsg;
 mod op;
 mod recv;
@@ -29,12 +30,11 @@ mod socket;
 pub mod thread;
 mod turn;
 
-use std::fmt;
 use std::io;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use crate::config::ReactorChoice;
 pub use inbox::{Full, Inbox, InboxSender, Waker, channel};
 pub use mmsg::MmsgReactor;
 pub use ring::{RingError, RingReactor};
@@ -114,41 +114,6 @@ impl Received {
     fn room(&self) -> usize {
         let taken = self.datagrams.len() + self.no_slot as usize + self.truncated as usize;
         self.limit.saturating_sub(taken)
-    }
-}
-
-/// Which reactor the configuration asks for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ReactorChoice {
-    /// io_uring where the kernel allows it, else mmsg, with one line in the log.
-    #[default]
-    Auto,
-    /// io_uring or nothing.
-    IoUring,
-    /// `poll`, `recvmmsg`, `sendmmsg`.
-    Mmsg,
-}
-
-impl FromStr for ReactorChoice {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "auto" => Ok(ReactorChoice::Auto),
-            "io_uring" => Ok(ReactorChoice::IoUring),
-            "mmsg" => Ok(ReactorChoice::Mmsg),
-            other => Err(format!("reactor `{other}` is unknown: use auto, io_uring or mmsg")),
-        }
-    }
-}
-
-impl fmt::Display for ReactorChoice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            ReactorChoice::Auto => "auto",
-            ReactorChoice::IoUring => "io_uring",
-            ReactorChoice::Mmsg => "mmsg",
-        })
     }
 }
 
