@@ -31,6 +31,7 @@ use sfu_core::control::proto::{self, NodeInfo, Notification};
 pub use config::{Coturn, EngineConfig, Limits};
 pub use nodes::{LeastLoaded, MediaNode, NoNode, Nodes, Placer};
 pub(crate) use removal::{participant_record, publication_record, subscription_record};
+pub(crate) use rest_ops::SignalEvent;
 pub use rest_ops::{ApiError, SignalRequest};
 pub(crate) use timers::{Timer, Timers};
 
@@ -282,6 +283,16 @@ impl Engine {
     /// A session by its id.
     pub fn session(&self, id: &str) -> Option<&Session> {
         self.registry.get(id)
+    }
+
+    /// How many clients are connected.
+    pub fn sockets(&self) -> usize {
+        self.peers.sockets()
+    }
+
+    /// How many requests wait for media nodes.
+    pub fn pending_replies(&self) -> usize {
+        self.pending.len()
     }
 
     /// Makes up ids and credentials.

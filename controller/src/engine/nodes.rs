@@ -11,9 +11,10 @@ use std::collections::{BTreeMap, HashSet};
 
 use sfu_core::control::proto::{CoreInfo, NodeInfo, NodeLoad, Notification, Op, RoomInfo, TransportState};
 
-use super::{Engine, Output, Timer};
+use super::{Engine, NodeError, Output, Timer};
 use crate::ids::{ConnectionId, NodeId, SessionId};
 use crate::session::{Phase, Place, Reason, Session};
+use crate::signaling::Then;
 
 /// A media node that said hello at least once.
 #[derive(Clone, Debug)]
@@ -214,6 +215,7 @@ impl Engine {
 
     /// The room is gone: it is opened again, empty, and every stream in it ends with `mediaServerReconnect`.
     fn reset_room(&mut self, now_ms: u64, session: &SessionId, mut place: Place, out: &mut Vec<Output>) {
+        self.nodes.room_closed(&place);
         let Some(node) = self.nodes.get(place.node.as_str()) else { return };
         if !node.info.cores.iter().any(|core| core.core == place.core) {
             place.core = node.info.cores.first().map_or(0, |core| core.core);
@@ -221,9 +223,31 @@ impl Engine {
         if let Some(session) = self.registry.get_mut(session.as_str()) {
             session.move_to(place.clone());
         }
-        self.apply(&place, vec![Op::OpenRoom { core: place.core }], out);
+        self.nodes.room_opened(&place);
+        let ops = vec![Op::OpenRoom { core: place.core }];
+        let then = Then::ReopenRoom { session: session.clone(), room: place.room.clone() };
+        if self.apply_then(now_ms, &place, ops, then, out).is_err() {
+            return self.end_session(now_ms, session, Reason::NodeCrashed, out);
+        }
         for publisher in self.publishing_in(session) {
             self.reset_publisher(now_ms, session, &publisher, out);
+        }
+    }
+
+    /// The node opened a room again, or did not: then its session cannot go on. When the node is lost once more, what
+    /// happens is decided when it is back, or when it has been away for too long.
+    pub(crate) fn on_room_reopened(
+        &mut self,
+        now_ms: u64,
+        session: &SessionId,
+        room: &str,
+        result: Result<(), NodeError>,
+        out: &mut Vec<Output>,
+    ) {
+        let place = self.registry.get(session.as_str()).and_then(Session::place);
+        let waits = place.is_some_and(|place| place.room == room && self.core_of(place).is_some());
+        if waits && result.is_err() {
+            self.end_session(now_ms, session, Reason::NodeCrashed, out);
         }
     }
 
@@ -236,8 +260,10 @@ impl Engine {
         out: &mut Vec<Output>,
     ) {
         for publisher in self.publishing_in(session) {
-            let stream = self.live_stream(session, &publisher);
-            if stream.is_some_and(|stream| !room.publications.contains(&stream)) {
+            let Some((stream, transport)) = self.live_stream(session, &publisher) else { continue };
+            let runs = room.publications.contains(&stream)
+                && room.transports.iter().any(|there| there.transport == transport);
+            if !runs {
                 self.reset_publisher(now_ms, session, &publisher, out);
             }
         }
@@ -256,10 +282,11 @@ impl Engine {
         publishing.map(|connection| connection.id.clone()).collect()
     }
 
-    fn live_stream(&self, session: &SessionId, connection: &ConnectionId) -> Option<String> {
+    fn live_stream(&self, session: &SessionId, connection: &ConnectionId) -> Option<(String, String)> {
         let connection = self.registry.get(session.as_str())?.connections.get(connection.as_str())?;
         let publisher = connection.active.as_ref()?.publisher.as_ref()?;
-        (publisher.phase == Phase::Live).then(|| publisher.stream.as_str().to_owned())
+        let live = publisher.phase == Phase::Live;
+        live.then(|| (publisher.stream.as_str().to_owned(), publisher.transport.clone()))
     }
 
     fn reset_publisher(
@@ -269,8 +296,11 @@ impl Engine {
         publisher: &ConnectionId,
         out: &mut Vec<Output>,
     ) {
-        self.unpublish(now_ms, session, publisher, Reason::MediaServerReconnect, out);
-        self.notify_unpublished(session, publisher, Reason::MediaServerReconnect, None, out);
+        let reason = Reason::MediaServerReconnect;
+        let removed = self.unpublish(now_ms, session, publisher, reason, out);
+        if removed.is_some_and(|removed| removed.phase == Phase::Live) {
+            self.notify_unpublished(session, publisher, reason, None, out);
+        }
     }
 
     pub(super) fn on_node_notification(&mut self, _now_ms: u64, id: &NodeId, notification: Notification) {

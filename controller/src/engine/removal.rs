@@ -164,7 +164,10 @@ impl Engine {
         reason: Reason,
         out: &mut Vec<Output>,
     ) {
-        let Some(found) = self.registry.get(session.as_str()) else { return };
+        let Some(found) = self.registry.get_mut(session.as_str()) else { return };
+        // Without a place nothing is sent to the node while they leave: closing the room ends it all.
+        let place = found.place().cloned();
+        found.state = SessionState::NotActive;
         let participants: Vec<_> =
             found.connections.active().map(|(connection, _)| connection.id.clone()).collect();
         for connection in participants {
@@ -176,17 +179,17 @@ impl Engine {
         self.refuse_waiting_joins(now_ms, &ended, out);
         let destroyed = session_record(&ended, "sessionDestroyed", now_ms);
         out.push(Output::Record(destroyed.closing(ended.created_at, reason.as_str())));
-        if let Some(place) = ended.place() {
-            self.nodes.room_closed(place);
-            if self.core_of(place).is_some() {
-                self.apply(place, vec![Op::CloseRoom], out);
+        if let Some(place) = place {
+            self.nodes.room_closed(&place);
+            if self.core_of(&place).is_some() {
+                self.apply(&place, vec![Op::CloseRoom], out);
             }
         }
     }
 
     /// Sends ops to the session's node. Without a connection to it nothing is sent: when it comes back, what it has is
     /// compared with what is left here.
-    fn apply_to(&mut self, session: &SessionId, ops: Vec<Op>, out: &mut Vec<Output>) {
+    pub(crate) fn apply_to(&mut self, session: &SessionId, ops: Vec<Op>, out: &mut Vec<Output>) {
         let place = self.registry.get(session.as_str()).and_then(|session| session.place());
         let Some(place) = place.filter(|place| self.core_of(place).is_some()).cloned() else { return };
         if !ops.is_empty() {
@@ -238,8 +241,10 @@ fn end_publication(
         }
     }
     let removed = active_mut(session, publisher)?.publisher.take()?;
-    session.transports.remove(&removed.transport);
-    ops.push(Op::CloseTransport { transport: removed.transport.clone() });
+    for transport in removed.replacing.iter().chain([&removed.transport]) {
+        session.transports.remove(transport);
+        ops.push(Op::CloseTransport { transport: transport.clone() });
+    }
     if removed.phase == Phase::Live {
         let record = webrtc_record(session, "webrtcConnectionDestroyed", now_ms, publisher, &removed.options);
         let record = record.with("streamId", removed.stream.as_str()).with("connection", "OUTBOUND");

@@ -4,6 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::ids::StreamId;
+use crate::sdp::{PendingOffer, PublishPlan};
 use crate::session::ViewOptions;
 
 wire_enum!(
@@ -104,7 +105,7 @@ impl MediaOptions {
 /// subscriber, client offers: Opening ─▶ Live
 /// subscriber, server offers: Opening ─▶ Offered ─▶ Answered ─▶ Live
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     /// The node has not confirmed the transport yet.
     Opening,
@@ -152,8 +153,10 @@ pub struct Publisher {
     pub phase: Phase,
     /// Its transport on the node.
     pub transport: String,
-    /// The client wants its own media back on the same peer connection.
-    pub loopback: bool,
+    /// Transports that shall replace it and that the node has not confirmed yet.
+    pub replacing: Vec<String>,
+    /// What was negotiated, and so what subscribers can get.
+    pub plan: PublishPlan,
     /// Descriptions of its peer connection.
     pub sdp: SdpTexts,
 }
@@ -190,6 +193,8 @@ pub struct Subscriber {
     pub recorded: bool,
     /// Its transport on the node; also the subscription's id there.
     pub transport: String,
+    /// Server offers: what the client has to answer.
+    pub offer: Option<PendingOffer>,
     /// Descriptions of its peer connection.
     pub sdp: SdpTexts,
 }

@@ -36,6 +36,13 @@ pub(crate) struct Call {
     pub(crate) id: Option<Value>,
 }
 
+impl Call {
+    /// A call that nobody waits for, in the name of a participant.
+    pub(crate) fn nobody(rpc: RpcId) -> Self {
+        Self { client: ClientId(u64::MAX), rpc, id: None }
+    }
+}
+
 /// A socket.
 #[derive(Debug)]
 struct Client {
@@ -150,9 +157,9 @@ impl Peers {
         self.clients.contains_key(&client)
     }
 
-    /// How many sockets and JSON-RPC sessions there are.
-    pub(crate) fn counts(&self) -> (usize, usize) {
-        (self.clients.len(), self.rpcs.len())
+    /// How many sockets are open.
+    pub(crate) fn sockets(&self) -> usize {
+        self.clients.len()
     }
 
     /// Participants that are not out, for checks.
@@ -179,6 +186,7 @@ impl Engine {
 
     pub(crate) fn on_socket_closed(&mut self, now_ms: u64, client: ClientId) {
         let Some(gone) = self.peers.clients.remove(&client) else { return };
+        self.forget_waiting_join(client);
         let Some(session) = self.peers.rpcs.get_mut(&gone.rpc) else { return };
         if session.client == Some(client) {
             session.client = None;
@@ -251,6 +259,7 @@ impl Engine {
         let (rpc, older) = (rpc.clone(), session.client.filter(|older| *older != call.client));
         if let Some(older) = older {
             self.peers.clients.remove(&older);
+            self.forget_waiting_join(older);
             let reason = "Taken over by another connection".to_owned();
             out.push(Output::SocketClose { client: older, code: CLOSE_NORMAL, reason });
         }

@@ -68,7 +68,7 @@ impl Engine {
         now_ms: u64,
         call: &Call,
         method: &str,
-        _params: Params,
+        params: Params,
         out: &mut Vec<Output>,
     ) -> Result<Done, RpcError> {
         let Some((session, connection)) = self.peers.participant(&call.rpc) else {
@@ -78,6 +78,29 @@ impl Engine {
         let request = Request { call: call.clone(), session, connection };
         match method {
             "leaveRoom" => Ok(self.on_leave_room(now_ms, &request, out)),
+            "closeSession" => Ok(self.on_close_session(now_ms, &request, out)),
+            "publishVideo" => self.on_publish_video(now_ms, request, read(params)?, out),
+            "unpublishVideo" => self.on_unpublish_video(now_ms, &request, out),
+            "receiveVideoFrom" => self.on_receive_video_from(now_ms, request, read(params)?, out),
+            "prepareReceiveVideoFrom" => self.on_prepare_receive(now_ms, request, read(params)?, out),
+            "unsubscribeFromVideo" => self.on_unsubscribe(now_ms, &request, read(params)?, out),
+            "reconnectStream" => self.on_reconnect_stream(now_ms, request, read(params)?, out),
+            "streamPropertyChanged" => self.on_property_changed(&request, read(params)?, out),
+            "sendMessage" => self.on_send_message(now_ms, &request, read(params)?, out),
+            "forceUnpublish" => self.on_force_unpublish(now_ms, &request, read(params)?, out),
+            "forceDisconnect" => self.on_force_disconnect(now_ms, &request, read(params)?, out),
+            // All candidates of the node are in the SDP, and those of the client show in its checks.
+            "onIceCandidate" | "videoData" | "echo" => Ok(Done::empty()),
+            // No `life` is announced, so nobody has to ask.
+            "sessionStatus" => Ok(Done::Answer(json!({ "life": -1 }))),
+            "applyFilter"
+            | "execFilterMethod"
+            | "removeFilter"
+            | "addFilterEventListener"
+            | "removeFilterEventListener" => self.refuse_filter(&request, method, read(params)?),
+            "subscribeToSpeechToText" | "unsubscribeFromSpeechToText" => {
+                Err(super::refused::speech_to_text())
+            }
             _ => Err(RpcError::new(code::METHOD_NOT_FOUND, format!("Unknown method {method}"))),
         }
     }

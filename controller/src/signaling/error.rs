@@ -1,6 +1,9 @@
 //! Errors of requests: code and text (`signaling.md` section 5).
 #![forbid(unsafe_code)]
 
+use crate::engine::NodeError;
+use crate::sdp::SdpError;
+
 /// A refused request. The text ends with `. Code: <n>`, which applications and tests look for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -73,4 +76,16 @@ pub mod code {
     pub const GENERIC: i64 = 999;
     /// `connect` cannot take a session over.
     pub const RECONNECTION: i64 = 40007;
+}
+
+impl From<SdpError> for RpcError {
+    fn from(error: SdpError) -> Self {
+        Self::new(error.code(), error.to_string())
+    }
+}
+
+impl From<NodeError> for RpcError {
+    fn from(error: NodeError) -> Self {
+        Self::new(code::MEDIA_ENDPOINT, error.to_string())
+    }
 }

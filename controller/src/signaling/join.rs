@@ -15,7 +15,7 @@ use super::envelope::notification;
 use super::error::{RpcError, code};
 use super::pending::Then;
 use crate::engine::{Engine, NodeError, Output, participant_record};
-use crate::ids::{ConnectionId, SessionId};
+use crate::ids::{ClientId, ConnectionId, SessionId};
 use crate::session::{
     ActiveConnection, Connection, ConnectionProperties, IceServer, Place, Publisher, Reason, Role, Session,
     SessionState, Technical,
@@ -213,6 +213,13 @@ impl Engine {
         self.refuse_joins(now_ms, &session.id, &error, out);
     }
 
+    /// A socket is gone: its token can be used by another one.
+    pub(super) fn forget_waiting_join(&mut self, client: ClientId) {
+        for waiting in self.opening.values_mut() {
+            waiting.retain(|join| join.call.client != client);
+        }
+    }
+
     fn refuse_joins(&mut self, now_ms: u64, session: &SessionId, error: &RpcError, out: &mut Vec<Output>) {
         for join in self.opening.remove(session).unwrap_or_default() {
             self.peers.respond(&join.call, Err(error.clone()), out);
@@ -308,6 +315,9 @@ impl Engine {
             "role": own.properties.role.as_str(),
         });
         let mut servers = own.ice_servers.clone();
+        for server in &mut servers {
+            server.renew(now_ms, &mut self.ids);
+        }
         if let Some(coturn) = &self.config.coturn {
             let host = if coturn.ip.contains(':') { format!("[{}]", coturn.ip) } else { coturn.ip.clone() };
             let mut turn = IceServer {
@@ -324,16 +334,29 @@ impl Engine {
                 servers.push(turn);
             }
         }
-        for server in &mut servers {
-            server.renew(now_ms, &mut self.ids);
-        }
         result["customIceServers"] = servers.iter().map(IceServer::to_json).collect();
         result
     }
 
+    /// `leaveRoom`: the others hear first, then the response.
     pub(super) fn on_leave_room(&mut self, now_ms: u64, request: &Request, out: &mut Vec<Output>) -> Done {
+        self.leave_and_answer(now_ms, request, json!({}), out)
+    }
+
+    /// `closeSession`: how the JSON-RPC library under the original server lets a client go.
+    pub(super) fn on_close_session(&mut self, now_ms: u64, request: &Request, out: &mut Vec<Output>) -> Done {
+        self.leave_and_answer(now_ms, request, "bye".into(), out)
+    }
+
+    fn leave_and_answer(
+        &mut self,
+        now_ms: u64,
+        request: &Request,
+        answer: Value,
+        out: &mut Vec<Output>,
+    ) -> Done {
         let left = self.leave(now_ms, &request.session, &request.connection, Reason::Disconnect, out);
-        self.peers.respond(&request.call, Ok(json!({})), out);
+        self.peers.respond(&request.call, Ok(answer), out);
         if let Some(rpc) = left {
             self.end_rpc(now_ms, &rpc);
         }

@@ -3,6 +3,7 @@
 //! ```text
 //! text ─▶ envelope ─▶ dispatch ─┬─▶ join, reconnect      who is who
 //!                               ├─▶ publish, subscribe   media: SDP in and out, ops for the node, answer when it replies
+//!                               ├─▶ properties           mute, resize
 //!                               ├─▶ signal, moderation   about other people
 //!                               └─▶ refused              filters, speech to text
 //! ```
@@ -15,10 +16,19 @@ mod dispatch;
 mod envelope;
 mod error;
 mod join;
+mod moderation;
+mod params;
 mod pending;
+mod properties;
+mod publish;
+mod refused;
+mod signal;
+mod subscribe;
+#[cfg(test)]
+mod tests;
 
-pub(crate) use client::{Call, Peers};
+pub(crate) use client::Peers;
 pub(crate) use envelope::notification;
 pub use error::{RpcError, code};
 pub(crate) use join::Join;
-pub(crate) use pending::Pending;
+pub(crate) use pending::{Pending, Then};

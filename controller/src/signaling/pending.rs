@@ -4,6 +4,8 @@
 use sfu_core::control::proto::Op;
 
 use super::error::{RpcError, code};
+use super::publish::{Publish, Republish};
+use super::subscribe::{ForceOffer, Subscribe};
 use crate::engine::{Engine, NodeError, Output, Timer};
 use crate::ids::{NodeId, SessionId};
 use crate::session::Place;
@@ -25,6 +27,21 @@ pub(crate) enum Then {
         /// Which life of it.
         room: String,
     },
+    /// A session's room is open again after its media process was restarted.
+    ReopenRoom {
+        /// Which session.
+        session: SessionId,
+        /// Which life of it.
+        room: String,
+    },
+    /// A publication is there.
+    Publish(Publish),
+    /// A publication has moved to a new transport.
+    Republish(Republish),
+    /// A subscriber's transport is there, or its subscription.
+    Subscribe(Subscribe),
+    /// A subscriber's new transport is there, to be offered without having been asked for.
+    ForceOffer(ForceOffer),
 }
 
 impl Engine {
@@ -68,6 +85,13 @@ impl Engine {
         let Some(pending) = self.pending.remove(&token) else { return };
         match pending.then {
             Then::OpenRoom { session, room } => self.on_room_opened(now_ms, &session, &room, result, out),
+            Then::ReopenRoom { session, room } => {
+                self.on_room_reopened(now_ms, &session, &room, result, out);
+            }
+            Then::Publish(publish) => self.on_published(now_ms, publish, result, out),
+            Then::Republish(republish) => self.on_republished(now_ms, republish, result, out),
+            Then::Subscribe(subscribe) => self.on_subscribed(now_ms, subscribe, result, out),
+            Then::ForceOffer(offer) => self.on_force_offer(now_ms, offer, result, out),
         }
     }
 
