@@ -1,0 +1,259 @@
+//! One function per fuzz target: a datagram in, panics out.
+//!
+//! Also compiled into `sfu-core/tests/fuzz_seeds.rs`, so it may use `sfu_core`'s public items and `std` only.
+
+use sfu_core::ids::{ExtSeq, Ssrc};
+use sfu_core::time::Timestamp;
+use sfu_core::wire::demux::{Protocol, classify};
+use sfu_core::wire::payload::{VideoFormat, vp8, vp9};
+use sfu_core::wire::rtcp::{self, Compound, CompoundWriter, Message};
+use sfu_core::wire::rtp::RtpHeader;
+use sfu_core::wire::rtp_ext::{self, ExtWriter, Form};
+use sfu_core::wire::stun::{self, client};
+
+/// Takes one datagram, and panics when something does not hold.
+pub type Target = fn(&[u8]);
+
+/// Every target: its name, which is also that of its seed folder, and its function.
+pub const TARGETS: &[(&str, Target)] = &[
+    ("demux", demux),
+    ("stun", stun),
+    ("rtp", rtp),
+    ("rtp_ext", rtp_ext),
+    ("rtcp", rtcp),
+    ("payload", payload),
+];
+
+/// The password of RFC 5769's vectors, so that seeds can carry a right seal.
+const PASSWORD: &str = "VOkJxbRl1RmTxUk/WvJxBt";
+
+/// The way of a datagram: to the parser that its first bytes name.
+pub fn demux(data: &[u8]) {
+    match classify(data) {
+        Protocol::Stun => stun(data),
+        Protocol::Rtp => {
+            rtp(data);
+            rtp_ext(data);
+        }
+        Protocol::Rtcp => rtcp(data),
+        Protocol::Dtls | Protocol::Unknown => {}
+    }
+}
+
+/// A request is peeked at, verified and answered; the client reads the answer, and the bytes themselves as an answer.
+pub fn stun(data: &[u8]) {
+    let peeked = stun::peek_username(data);
+    let mut out = [0; 512];
+    match stun::parse_request(data, PASSWORD) {
+        Ok(request) => {
+            assert_eq!(peeked, Some((request.local_ufrag, request.remote_ufrag)));
+            let mapped = ([192, 0, 2, 1], 9).into();
+            let len = stun::write_success(&mut out, request.transaction, mapped, PASSWORD)
+                .expect("512 bytes hold a response");
+            let expected = client::Response::Success { transaction: request.transaction, mapped };
+            assert_eq!(client::parse_response(&out[..len], PASSWORD), Some(expected));
+            let error = stun::ErrorResponse::UnknownAttribute(request.unknown.as_slice());
+            let len = stun::write_error(&mut out, request.transaction, error, Some(PASSWORD))
+                .expect("512 bytes hold a response");
+            assert!(client::parse_response(&out[..len], PASSWORD).is_some());
+        }
+        Err(refused) => {
+            let _ = refused.drop_reason();
+        }
+    }
+    let _ = client::parse_response(data, PASSWORD);
+}
+
+/// A header is read, and the same header is written again.
+pub fn rtp(data: &[u8]) {
+    let Ok(header) = RtpHeader::parse(data) else { return };
+    assert!(header.header_len <= data.len());
+    if let Ok(payload) = header.payload(data) {
+        assert!(header.header_len + payload.len() <= data.len());
+        payload_of_any_format(payload);
+    }
+    let mut out = [0; 72];
+    let csrcs = header.csrc_bytes(data);
+    let len = header.fields().write(&mut out, csrcs).expect("72 bytes hold any header without extension");
+    let again = RtpHeader::parse(&out[..len]).expect("just written");
+    assert_eq!(again.fields(), header.fields());
+    assert_eq!(again.csrc_bytes(&out), csrcs);
+    assert_eq!(len, header.ext.map_or(header.header_len, |ext| usize::from(ext.start) - 4));
+}
+
+/// Extension elements are read, and a block of the same elements is written again.
+pub fn rtp_ext(data: &[u8]) {
+    let Ok(header) = RtpHeader::parse(data) else { return };
+    let Some(form) = header.ext.and_then(|ext| Form::of_profile(ext.profile)) else {
+        assert_eq!(rtp_ext::elements(&header, data).count(), 0);
+        return;
+    };
+    let mut out = vec![0; data.len() + 8];
+    let len = header.fields().write(&mut out, &[]).expect("there is room");
+    let mut block = ExtWriter::new(&mut out, len, form).expect("a header was written");
+    for (id, value) in rtp_ext::elements(&header, data) {
+        assert!(form.fits(id, value.len()));
+        block.push(id, value).expect("it fitted before");
+        let _ = rtp_ext::AudioLevel::parse(value);
+        let _ = (rtp_ext::transport_seq(value), rtp_ext::abs_send_time(value));
+    }
+    let len = block.finish().expect("it fitted before");
+    let again = RtpHeader::parse(&out[..len]).expect("just written");
+    assert!(rtp_ext::elements(&again, &out).eq(rtp_ext::elements(&header, data)));
+}
+
+/// Every packet of a compound is read, and written again where we have a writer.
+pub fn rtcp(data: &[u8]) {
+    let Ok(compound) = Compound::parse(data) else { return };
+    assert_eq!(compound.messages().count(), compound.packets().count());
+    for message in compound.messages().flatten() {
+        let mut out = vec![0; 2 * data.len() + 64];
+        let mut writer = CompoundWriter::new(&mut out);
+        rewrite(&message, &mut writer);
+        let len = writer.len();
+        if len > 0 {
+            let again = Compound::parse(&out[..len]).expect("just written");
+            let again = again.messages().next().expect("one message").expect("just written");
+            assert_eq!(summary(&again), summary(&message));
+        }
+    }
+}
+
+/// Writes `message` again; nothing where it cannot be written as it was read.
+fn rewrite(message: &Message<'_>, writer: &mut CompoundWriter<'_>) {
+    let written = writer.push(|out| match message {
+        Message::SenderReport(m) => {
+            rtcp::write_sender_report(out, m.ssrc, &m.info, &m.blocks().collect::<Vec<_>>())
+        }
+        Message::ReceiverReport(m) => {
+            rtcp::write_receiver_report(out, m.ssrc, &m.blocks().collect::<Vec<_>>())
+        }
+        Message::Nack(m) if m.lost().next().is_some() => rtcp::write_nack(
+            out,
+            m.sender,
+            m.media,
+            sorted(m.lost().map(|seq| seq.0)).into_iter().map(sfu_core::ids::SeqNo),
+        ),
+        Message::Pli(m) => rtcp::write_pli(out, m.sender, m.media),
+        Message::Fir(m) if m.entries().len() > 0 => {
+            rtcp::write_fir(out, m.sender, &m.entries().collect::<Vec<_>>())
+        }
+        Message::Remb(m) => rtcp::write_remb(out, m.sender, m.bitrate_bps, &m.sources().collect::<Vec<_>>()),
+        Message::Bye(m) => rtcp::write_bye(out, &m.sources().collect::<Vec<_>>(), ""),
+        Message::Twcc(m) => rewrite_twcc(m, out),
+        _ => Ok(0),
+    });
+    // A TWCC message of ours may take more chunks than the one it was read from.
+    assert!(written.is_ok() || matches!(message, Message::Twcc(_)), "{message:?}");
+}
+
+/// Writes the same arrivals. The reporter's clock may be negative here and ours not, so times are moved by whole
+/// reference units; a message whose last packets did not arrive cannot be written by us and is left out.
+fn rewrite_twcc(message: &rtcp::Twcc<'_>, out: &mut [u8]) -> Result<usize, sfu_core::wire::WriteError> {
+    const UNIT_US: i64 = 64_000;
+    let base = ExtSeq(u64::from(message.base.0));
+    let moved_us = (1 << 24) * UNIT_US;
+    let arrivals: Vec<_> = message
+        .arrivals()
+        .map(|a| {
+            let seq = base.0 + u64::from(a.seq.0.wrapping_sub(message.base.0));
+            (ExtSeq(seq), Timestamp((a.time_us + moved_us) as u64 * 1000))
+        })
+        .collect();
+    let Some((last, _)) = arrivals.last() else { return Ok(0) };
+    if last.0 - base.0 + 1 != u64::from(message.status_count) {
+        return Ok(0);
+    }
+    let head = rtcp::TwccFeedback {
+        sender: message.sender,
+        media: message.media,
+        base,
+        feedback_count: message.feedback_count,
+    };
+    let written = rtcp::write_twcc(out, &head, &arrivals)?;
+    Ok(if written.arrivals == arrivals.len() { written.len } else { 0 })
+}
+
+/// What must survive reading, writing and reading again.
+fn summary(message: &Message<'_>) -> (u8, Vec<u64>) {
+    let ssrc = |ssrc: Ssrc| u64::from(ssrc.0);
+    let block = |b: rtcp::ReportBlock| {
+        let loss = (b.cumulative_lost as u32 as u64) << 8 | u64::from(b.fraction_lost);
+        [
+            ssrc(b.ssrc),
+            loss,
+            b.highest_seq.into(),
+            b.jitter.into(),
+            b.last_sr.into(),
+            b.delay_since_last_sr.into(),
+        ]
+    };
+    match message {
+        Message::SenderReport(m) => {
+            let info = [
+                ssrc(m.ssrc),
+                m.info.ntp.0,
+                m.info.rtp_timestamp.into(),
+                m.info.packets.into(),
+                m.info.octets.into(),
+            ];
+            (0, info.into_iter().chain(m.blocks().flat_map(block)).collect())
+        }
+        Message::ReceiverReport(m) => {
+            (1, [ssrc(m.ssrc)].into_iter().chain(m.blocks().flat_map(block)).collect())
+        }
+        Message::Nack(m) => {
+            let lost = sorted(m.lost().map(|seq| seq.0)).into_iter().map(u64::from);
+            (2, [ssrc(m.sender), ssrc(m.media)].into_iter().chain(lost).collect())
+        }
+        Message::Pli(m) => (3, vec![ssrc(m.sender), ssrc(m.media)]),
+        Message::Fir(m) => {
+            let entries = m.entries().flat_map(|e| [ssrc(e.media), e.command.into()]);
+            (4, [ssrc(m.sender)].into_iter().chain(entries).collect())
+        }
+        Message::Remb(m) => {
+            (5, [ssrc(m.sender), capped(m.bitrate_bps)].into_iter().chain(m.sources().map(ssrc)).collect())
+        }
+        Message::Bye(m) => (6, m.sources().map(ssrc).collect()),
+        Message::Twcc(m) => {
+            let arrivals: Vec<_> = m.arrivals().collect();
+            let first_us = arrivals.first().map_or(0, |a| a.time_us);
+            // Only distances: our clock starts elsewhere.
+            let arrivals = arrivals.iter().flat_map(|a| [u64::from(a.seq.0), (a.time_us - first_us) as u64]);
+            let head = [ssrc(m.sender), ssrc(m.media), m.base.0.into(), m.feedback_count.into()];
+            (7, head.into_iter().chain(arrivals).collect())
+        }
+        Message::Sdes(_) | Message::Other(_) => (8, Vec::new()),
+    }
+}
+
+/// A bitrate that does not fit 64 bits is read as the largest, which is written with 18 bits again.
+fn capped(bitrate_bps: u64) -> u64 {
+    bitrate_bps.min(0x3_ffff << 46)
+}
+
+fn sorted(seqs: impl Iterator<Item = u16>) -> Vec<u16> {
+    let mut seqs: Vec<_> = seqs.collect();
+    seqs.sort_unstable();
+    seqs.dedup();
+    seqs
+}
+
+/// Every format reads the same payload.
+pub fn payload(data: &[u8]) {
+    payload_of_any_format(data);
+}
+
+fn payload_of_any_format(payload: &[u8]) {
+    for format in [VideoFormat::Vp8, VideoFormat::Vp9, VideoFormat::H264, VideoFormat::Av1] {
+        assert!(!format.is_key_frame(payload) || format.starts_frame(payload));
+    }
+    if let Some(descriptor) = vp8::Descriptor::parse(payload) {
+        assert!(descriptor.len <= payload.len());
+        assert!(descriptor.tl0_pic_idx.is_none_or(|(value, at)| payload[at] == value));
+    }
+    if let Some(descriptor) = vp9::Descriptor::parse(payload) {
+        assert!(descriptor.tl0_pic_idx.is_none_or(|(value, at)| payload[at] == value));
+        assert!(descriptor.picture_id.is_none_or(|id| id.at < payload.len()));
+    }
+}

@@ -1,0 +1,3 @@
+//! What the fuzz targets run. In a library, so that each target is one line.
+
+pub mod harness;
