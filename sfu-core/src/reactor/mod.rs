@@ -39,7 +39,7 @@ pub use inbox::{Full, Inbox, InboxSender, Waker, channel};
 pub use mmsg::MmsgReactor;
 pub use ring::{RingError, RingReactor};
 pub use socket::{BindError, RECEIVE_BUFFER, SEND_BUFFER, Socket};
-pub use turn::{MAX_COMMANDS, TURN_DATAGRAMS, TX_BYTES, TX_MESSAGES, run};
+pub use turn::{MAX_COMMANDS, TURN_DATAGRAMS, TX_BYTES, TX_MESSAGES, TurnLoop, run};
 
 use crate::buf::{Datagram, RxPool, TxBatch};
 use crate::engine::Turn;

@@ -83,6 +83,11 @@ impl Socket {
         self.inner.recv_buffer_size().unwrap_or(0)
     }
 
+    /// Gives the socket away.
+    pub fn into_std(self) -> std::net::UdpSocket {
+        self.inner.into()
+    }
+
     pub(super) fn raw(&self) -> RawFd {
         self.inner.as_raw_fd()
     }

@@ -49,15 +49,7 @@ where
     E: Engine,
     R: Reactor + ?Sized,
 {
-    let mut turns = Turns {
-        engine,
-        reactor,
-        inbox,
-        events,
-        received: Received::with_limit(TURN_DATAGRAMS),
-        tx: TxBatch::with_capacity(TX_BYTES, TX_MESSAGES),
-        meter: Meter::new(clock::now(), clock::thread_cpu()),
-    };
+    let mut turns = TurnLoop::new(engine, reactor, inbox, events);
     loop {
         let stopping = inbox.stopped();
         let dry = turns.turn()?;
@@ -70,7 +62,8 @@ where
     }
 }
 
-struct Turns<'a, E: Engine, R: ?Sized, F> {
+/// The loop of [`run`], turn by turn, for who wants to look in between.
+pub struct TurnLoop<'a, E: Engine, R: ?Sized, F> {
     engine: &'a mut E,
     reactor: &'a mut R,
     inbox: &'a Inbox<E::Command>,
@@ -80,9 +73,30 @@ struct Turns<'a, E: Engine, R: ?Sized, F> {
     meter: Meter,
 }
 
-impl<E: Engine, R: Reactor + ?Sized, F: FnMut(E::Event)> Turns<'_, E, R, F> {
+impl<'a, E: Engine, R: Reactor + ?Sized, F: FnMut(E::Event)> TurnLoop<'a, E, R, F> {
+    /// Allocates everything the turns will need.
+    pub fn new(engine: &'a mut E, reactor: &'a mut R, inbox: &'a Inbox<E::Command>, events: F) -> Self {
+        TurnLoop {
+            engine,
+            reactor,
+            inbox,
+            events,
+            received: Received::with_limit(TURN_DATAGRAMS),
+            tx: TxBatch::with_capacity(TX_BYTES, TX_MESSAGES),
+            meter: Meter::new(clock::now(), clock::thread_cpu()),
+        }
+    }
+
+    /// The engine between two turns.
+    pub fn engine(&mut self) -> &mut E {
+        self.engine
+    }
+
     /// One turn but for the wait. Returns whether all input was taken.
-    fn turn(&mut self) -> io::Result<bool> {
+    ///
+    /// # Errors
+    /// As [`run`].
+    pub fn turn(&mut self) -> io::Result<bool> {
         let mut turn = Turn::default();
         let dry = self.collect(&mut turn)?;
         let idle = self.commands();
@@ -167,7 +181,11 @@ impl<E: Engine, R: Reactor + ?Sized, F: FnMut(E::Event)> Turns<'_, E, R, F> {
         }
     }
 
-    fn sleep(&mut self) -> io::Result<()> {
+    /// Waits for a datagram, a command or the engine's next timer.
+    ///
+    /// # Errors
+    /// As [`run`].
+    pub fn sleep(&mut self) -> io::Result<()> {
         let now = clock::now();
         let timeout = self.engine.next_timeout().map(|due| due.since(now));
         if timeout != Some(Duration::ZERO) && self.inbox.may_sleep() {
