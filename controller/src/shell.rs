@@ -55,6 +55,9 @@ pub trait Nodes: Send {
     /// # Errors
     /// The node has no connection or its queue is full; no reply follows.
     fn apply(&mut self, node: &NodeId, token: u64, room: String, ops: Vec<Op>) -> Result<(), NodeError>;
+
+    /// The server ends: nodes that live only for it shall end too.
+    fn stop(&mut self);
 }
 
 /// Validates and stores the properties of `POST /restart`, and arranges for the restart.
@@ -247,6 +250,7 @@ impl Shell {
             self.carry_out(out);
         }
         drop(inputs);
+        self.nodes.stop();
         self.sockets.clear();
         tokio::time::sleep(SOCKETS_DRAIN).await;
         self.log.finish(EVENTS_DRAIN).await;
@@ -297,6 +301,8 @@ mod tests {
         fn apply(&mut self, _: &NodeId, _: u64, _: String, _: Vec<Op>) -> Result<(), NodeError> {
             Err(NodeError::lost("no nodes in this test"))
         }
+
+        fn stop(&mut self) {}
     }
 
     fn shell() -> (Shell, Inputs, mpsc::Sender<Event>, watch::Sender<bool>) {

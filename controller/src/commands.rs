@@ -1,0 +1,82 @@
+//! What each command does, up to the point where the runtime takes over.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use controller::config::resolve;
+
+use crate::cli::{Cli, Command, ConfigAction, NodeFlags, ServerFlags};
+use crate::{surroundings, up};
+
+/// Runs the command; returns when it is done.
+pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
+    match cli.command {
+        None => server(cli.server, up::Mode::Everything),
+        Some(Command::Up(flags)) => server(flags.or(cli.server), up::Mode::Everything),
+        Some(Command::Controller(flags)) => server(flags.or(cli.server), up::Mode::ControllerOnly),
+        Some(Command::Node(flags)) => node(*flags),
+        Some(Command::Config { action: ConfigAction::Check(flags) }) => check(flags.or(cli.server)),
+        Some(Command::Simulate(flags)) => simulate(&flags.file),
+    }
+}
+
+/// How long tasks that did not end by themselves may take at the end of the process.
+const RUNTIME_END: Duration = Duration::from_millis(500);
+
+fn server(flags: ServerFlags, mode: up::Mode) -> anyhow::Result<()> {
+    surroundings::log(if mode == up::Mode::Everything { "warn" } else { "info" });
+    let (config, restarts, around) = surroundings::load(flags.properties())?;
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
+    let end = runtime.block_on(up::run(config, restarts, around, mode));
+    runtime.shutdown_timeout(RUNTIME_END);
+    match end? {
+        up::End::Stopped => Ok(()),
+        up::End::Restart => start_again(),
+    }
+}
+
+/// Replaces this process by a new one with the same command line; returns only if that fails.
+fn start_again() -> anyhow::Result<()> {
+    use std::os::unix::process::CommandExt as _;
+    let program = std::env::current_exe().context("own path")?;
+    let error = std::process::Command::new(program).args(std::env::args_os().skip(1)).exec();
+    Err(error).context("starting again")
+}
+
+fn node(flags: NodeFlags) -> anyhow::Result<()> {
+    surroundings::log(if flags.parent.is_some() { "warn" } else { "info" });
+    let config = sfu_core::config::NodeConfig::parse(&sfu_core::config::Settings {
+        listen: flags.listen,
+        secret: flags.secret,
+        media_addresses: flags.media_addresses,
+        media_port: flags.media_port,
+        cores: flags.cores,
+        cpus: flags.cpus,
+        reactor: flags.reactor,
+        slots_per_core: flags.slots_per_core,
+        transports_per_core: flags.transports_per_core,
+        rooms: flags.rooms,
+        drain_s: flags.drain_s,
+        parent: flags.parent,
+    })?;
+    let node = sfu_core::node::Node::start(&config)?;
+    let (address, info) = (node.control, &node.info);
+    tracing::info!(control = %address, reactor = info.reactor, cores = info.cores.len(), "media node is ready");
+    Ok(node.run_until_signalled(config.parent)?)
+}
+
+fn check(flags: ServerFlags) -> anyhow::Result<()> {
+    let (config, _, _) = surroundings::load(flags.properties())?;
+    print!("{}", resolve::print_out(&config.resolved));
+    for warning in &config.warnings {
+        eprintln!("warning: {warning}");
+    }
+    Ok(())
+}
+
+fn simulate(file: &std::path::Path) -> anyhow::Result<()> {
+    bail!("{}: the simulator is not in this build yet", file.display())
+}
