@@ -177,6 +177,8 @@ async function checkDoor() {
 function post(path, body, authorization) {
   return fetch(path, {
     method: 'POST',
+    // Or the browser asks for a password in a window of its own when the server answers 401.
+    credentials: 'omit',
     headers: { 'content-type': 'application/json', ...(authorization && { authorization }) },
     body: JSON.stringify(body),
   });
