@@ -280,6 +280,11 @@ impl Engine {
         self.registry.iter()
     }
 
+    /// How many sessions there are.
+    pub fn session_count(&self) -> usize {
+        self.registry.len()
+    }
+
     /// A session by its id.
     pub fn session(&self, id: &str) -> Option<&Session> {
         self.registry.get(id)

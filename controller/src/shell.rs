@@ -23,7 +23,7 @@ use crate::engine::{
     ApiError, Coturn, Engine, EngineConfig, Input, NodeError, Output, RestRequest, RestResponse,
 };
 use crate::events::EventLog;
-use crate::http::{Event, Outbox};
+use crate::http::{Event, Outbox, Shared};
 use crate::ids::{ClientId, NodeId, ReplyId, SessionId};
 use crate::rest::info::ServerInfo;
 use crate::session::{ForcedVideoCodec, Reason};
@@ -77,7 +77,7 @@ pub struct Inputs {
 /// The engine with its adapters.
 pub struct Shell {
     engine: Engine,
-    config: Arc<Config>,
+    http: Arc<Shared>,
     info: ServerInfo,
     nodes: Box<dyn Nodes>,
     log: EventLog,
@@ -89,18 +89,18 @@ pub struct Shell {
 }
 
 impl Shell {
-    /// A shell around an empty engine.
+    /// A shell around an empty engine. `http`: whose configuration and metrics it shares.
     pub fn new(
-        config: Arc<Config>,
+        http: Arc<Shared>,
         info: ServerInfo,
         nodes: Box<dyn Nodes>,
         log: EventLog,
         restart: Restart,
     ) -> Self {
-        let engine = Engine::new(engine_config(&config), rand::random(), now_ms());
+        let engine = Engine::new(engine_config(&http.config), rand::random(), now_ms());
         Self {
             engine,
-            config,
+            http,
             info,
             nodes,
             log,
@@ -184,7 +184,7 @@ impl Shell {
             let answer = done.map(|()| RestResponse { status: 200, body: None });
             return Some(answer.unwrap_or_else(|error| crate::rest::refusal(error, "restart", now)));
         }
-        crate::rest::info::answer(&self.config, &self.info, request, now)
+        crate::rest::info::answer(&self.http.config, &self.info, request, now)
     }
 
     /// One input, and all that follows from it.
@@ -192,6 +192,16 @@ impl Shell {
         let mut out = std::mem::take(&mut self.out);
         self.engine.handle(now_ms(), input, &mut out);
         self.carry_out(out);
+        self.count();
+    }
+
+    /// Gauges of `/metrics`.
+    fn count(&self) {
+        let metrics = &self.http.metrics;
+        let gauge = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        metrics.sessions.set(gauge(self.engine.session_count()));
+        metrics.rest_waiting.set(gauge(self.replies.len()));
+        metrics.events_dropped.set(i64::try_from(self.log.dropped()).unwrap_or(i64::MAX));
     }
 
     fn carry_out(&mut self, mut out: Vec<Output>) {
@@ -311,8 +321,9 @@ mod tests {
         let info = ServerInfo { start_ms: 1, restarts: 0, last_restart_ms: 1, cluster_id: "c".into() };
         let restart: Restart = Box::new(|body| crate::rest::restart::properties(body).map(drop));
         let log = EventLog::start(&config, 0).unwrap();
-        let shell = Shell::new(config, info, Box::new(NoNodes), log, restart);
         let (http_in, http) = mpsc::channel(8);
+        let shared = Arc::new(Shared::new(config, http_in.clone()));
+        let shell = Shell::new(shared, info, Box::new(NoNodes), log, restart);
         let (stop_in, stop) = watch::channel(false);
         (shell, Inputs { http, engine: mpsc::channel(1).1, stop }, http_in, stop_in)
     }

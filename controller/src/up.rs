@@ -66,7 +66,7 @@ pub(crate) async fn run(
     let shared = Arc::new(Shared::new(config.clone(), http_events));
     let tls = tls::acceptor(&config, start_ms / 1000)?;
     let bind = || format!("cannot listen on {}", config.listen);
-    let server = Server::bind(shared, tls, shell::now_ms).await.with_context(bind)?;
+    let server = Server::bind(shared.clone(), tls, shell::now_ms).await.with_context(bind)?;
     let log = EventLog::start(&config, start_ms)?;
 
     let (stop, stopped) = watch::channel(false);
@@ -76,7 +76,7 @@ pub(crate) async fn run(
     let info = server_info(&config, &restarts, &identity, start_ms);
     let restart = restart_handler(store.clone(), restarts, around, restart_asked);
     let nodes = nodes(&config, &identity, mode, link_events)?;
-    let shell = Shell::new(config.clone(), info, Box::new(nodes.links), log, restart);
+    let shell = Shell::new(shared, info, Box::new(nodes.links), log, restart);
     let inputs = Inputs { http: http_queue, engine: engine_queue, stop: stopped.clone() };
 
     let (first_up, up) = oneshot::channel();

@@ -195,4 +195,18 @@ mod tests {
         assert!(optional_url("http://127.0.0.1:7777/webhook").unwrap().is_some());
         assert!(optional_url("/relative").is_err() && optional_url("ftp://x/").is_err());
     }
+
+    proptest::proptest! {
+        #[test]
+        fn json_arrays_are_read_as_they_are(items in proptest::collection::vec(".{1,12}", 0..6)) {
+            let text = serde_json::Value::from(items.clone()).to_string();
+            proptest::prop_assert_eq!(string_array(&text), Ok(items));
+        }
+
+        #[test]
+        fn no_text_panics(text in ".{0,60}") {
+            let _ = (string_array(&text), socket_address(&text), host(&text), optional_url(&text));
+            let _ = (super::super::IceServer::parse(&text), super::super::source::parse_dotenv(&text));
+        }
+    }
 }

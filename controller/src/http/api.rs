@@ -119,4 +119,19 @@ mod tests {
         let got: Vec<_> = query.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
         assert_eq!(got, [("a", "2"), ("b", "x&y"), ("c", ""), ("d", "1 2"), ("e", "%zz")]);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_is_encoded_decodes_to_itself(text in ".{0,40}") {
+            let encoded: String = text.bytes().map(|byte| format!("%{byte:02X}")).collect();
+            proptest::prop_assert_eq!(percent_decoded(&encoded, true), Some(text));
+        }
+
+        #[test]
+        fn decoding_never_panics(text in "[%0-9a-fA-F+&=/é]{0,40}") {
+            percent_decoded(&text, false);
+            query_pairs(&text);
+            segments(&text);
+        }
+    }
 }

@@ -30,6 +30,12 @@ pub struct HttpMetrics {
     pub sockets: Gauge,
     /// WebSockets cut because their client did not read.
     pub sockets_cut: Counter,
+    /// Sessions, active and not; kept by the shell.
+    pub sessions: Gauge,
+    /// REST requests whose answer is not there yet; kept by the shell.
+    pub rest_waiting: Gauge,
+    /// Events dropped because a sink did not keep up; kept by the shell.
+    pub events_dropped: Gauge,
     registry: Registry,
 }
 
@@ -45,7 +51,26 @@ impl Default for HttpMetrics {
         registry.register("http_connections_failed", "Connections without a request", failed.clone());
         registry.register("websockets", "Open WebSockets", sockets.clone());
         registry.register("websockets_cut", "WebSockets whose client did not read", sockets_cut.clone());
-        Self { requests, connections, refused, failed, sockets, sockets_cut, registry }
+        let (sessions, rest_waiting, events_dropped) = (Gauge::default(), Gauge::default(), Gauge::default());
+        registry.register("sessions", "Sessions, active and not", sessions.clone());
+        registry.register("rest_waiting", "REST requests without an answer yet", rest_waiting.clone());
+        registry.register(
+            "events_dropped",
+            "Events that webhook or CDR did not take",
+            events_dropped.clone(),
+        );
+        Self {
+            requests,
+            connections,
+            refused,
+            failed,
+            sockets,
+            sockets_cut,
+            sessions,
+            rest_waiting,
+            events_dropped,
+            registry,
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use hyper::body::Incoming;
-use hyper::{Method, Request, StatusCode, header};
+use hyper::{HeaderMap, Method, Request, StatusCode, Uri, header};
 
 use super::reply::{self, Reply};
 use super::{Peer, Shared, api, auth, cors, demo, files, page, websocket};
@@ -37,7 +37,7 @@ async fn route(
     now_ms: u64,
 ) -> (&'static str, Reply) {
     if !peer.tls && !peer.loopback && !shared.config.force_plain_http {
-        return ("other", redirect(shared, &request));
+        return ("other", redirect(&shared.config.public.http(), request.uri(), request.headers()));
     }
     let path = request.uri().path().to_owned();
     let path = if shared.config.support_deprecated_api { without_alias(&path) } else { path };
@@ -123,17 +123,19 @@ async fn served_file(shared: &Shared, request: &Request<Incoming>, path: &str) -
     }
 }
 
-/// 308 to the same address with TLS: method and body are kept.
-fn redirect(shared: &Shared, request: &Request<Incoming>) -> Reply {
-    let host = request.headers().get(header::HOST).and_then(|h| h.to_str().ok());
-    let base = host.map_or_else(|| shared.config.public.http(), |host| format!("https://{host}"));
-    let path = request.uri().path_and_query().map_or("/", |p| p.as_str());
-    let mut reply = reply::empty(StatusCode::PERMANENT_REDIRECT);
+/// 308 to the same address with TLS: method and body are kept. `public`: for requests without a `Host`.
+fn redirect(public: &str, uri: &Uri, headers: &HeaderMap) -> Reply {
+    let host = headers.get(header::HOST).and_then(|h| h.to_str().ok());
+    let base = host.map_or_else(|| public.to_owned(), |host| format!("https://{host}"));
+    let path = uri.path_and_query().map_or("/", |p| p.as_str());
     match header::HeaderValue::try_from(format!("{base}{path}")) {
-        Ok(location) => reply.headers_mut().insert(header::LOCATION, location),
-        Err(_) => return reply::empty(StatusCode::BAD_REQUEST),
-    };
-    reply
+        Ok(location) => {
+            let mut reply = reply::empty(StatusCode::PERMANENT_REDIRECT);
+            reply.headers_mut().insert(header::LOCATION, location);
+            reply
+        }
+        Err(_) => reply::empty(StatusCode::BAD_REQUEST),
+    }
 }
 
 #[cfg(test)]
@@ -166,6 +168,23 @@ mod tests {
         }
         for path in ["/", "/openvidu", "/openvidu/accept-certificate", "/metricsx", "/openvidu/cdrs"] {
             assert!(!needs_credentials(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn plain_http_is_led_to_tls() {
+        for (host, uri, location) in [
+            (Some("a.b:4443"), "/x?y=1", "https://a.b:4443/x?y=1"),
+            (Some("[::1]:1"), "/", "https://[::1]:1/"),
+            (None, "/openvidu/api/sessions", "https://public/openvidu/api/sessions"),
+        ] {
+            let mut headers = HeaderMap::new();
+            if let Some(host) = host {
+                headers.insert(header::HOST, host.parse().unwrap());
+            }
+            let reply = redirect("https://public", &uri.parse().unwrap(), &headers);
+            assert_eq!(reply.status(), StatusCode::PERMANENT_REDIRECT);
+            assert_eq!(reply.headers()[header::LOCATION], location);
         }
     }
 }
