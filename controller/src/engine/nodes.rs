@@ -271,8 +271,8 @@ impl Engine {
         let unknown = room.transports.iter().filter(|there| !found.transports.contains_key(&there.transport));
         let ops: Vec<_> =
             unknown.map(|there| Op::CloseTransport { transport: there.transport.clone() }).collect();
-        if !ops.is_empty() {
-            self.apply(place, ops, out);
+        for op in ops {
+            self.apply(place, vec![op], out);
         }
     }
 

@@ -187,13 +187,14 @@ impl Engine {
         }
     }
 
-    /// Sends ops to the session's node. Without a connection to it nothing is sent: when it comes back, what it has is
-    /// compared with what is left here.
+    /// Ends things on the session's node, each by a message of its own: the node drops what follows a failing op, and what
+    /// is to be ended may never have been opened. Without a connection to the node nothing is sent: when it comes back,
+    /// what it has is compared with what is left here.
     pub(crate) fn apply_to(&mut self, session: &SessionId, ops: Vec<Op>, out: &mut Vec<Output>) {
         let place = self.registry.get(session.as_str()).and_then(|session| session.place());
         let Some(place) = place.filter(|place| self.core_of(place).is_some()).cloned() else { return };
-        if !ops.is_empty() {
-            self.apply(&place, ops, out);
+        for op in ops {
+            self.apply(&place, vec![op], out);
         }
     }
 }

@@ -79,10 +79,15 @@ impl Engine {
         result: Result<(), NodeError>,
         out: &mut Vec<Output>,
     ) {
+        let Some(pending) = self.pending.remove(&token) else {
+            // Only what ends something is not waited for, and that may have ended by itself.
+            return if let Err(error) = result {
+                tracing::debug!(token, %error, "ops failed");
+            };
+        };
         if let Err(error) = &result {
-            tracing::warn!(token, %error, "ops failed");
+            tracing::warn!(token, node = %pending.node, %error, "ops failed");
         }
-        let Some(pending) = self.pending.remove(&token) else { return };
         match pending.then {
             Then::OpenRoom { session, room } => self.on_room_opened(now_ms, &session, &room, result, out),
             Then::ReopenRoom { session, room } => {

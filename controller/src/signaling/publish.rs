@@ -192,9 +192,14 @@ impl Engine {
         out: &mut Vec<Output>,
     ) {
         let Republish { request, transport, plan, sdp, answer } = republish;
-        if let Err(error) = result {
+        // A node that has not answered may do it still, and the client has closed its old peer connection in any case: the
+        // new transport counts. If the node turns out to be without it, the stream ends when that is seen.
+        let unknown = result.as_ref().is_err_and(|error| error.code == NodeError::LOST);
+        if let Err(error) = &result
+            && !unknown
+        {
             self.drop_replacement(&request, &transport, out);
-            return self.peers.respond(&request.call, Err(error.into()), out);
+            return self.peers.respond(&request.call, Err(error.clone().into()), out);
         }
         let publisher = self.publisher_mut(&request);
         let Some(publisher) = publisher.filter(|publisher| publisher.replacing.contains(&transport)) else {
@@ -207,8 +212,8 @@ impl Engine {
         (publisher.plan, publisher.sdp) = (plan, sdp);
         let (stream, created_at) = (publisher.stream.clone(), publisher.created_at);
         self.close_transport(&request.session, &old, out);
-        let result = json!({ "sdpAnswer": answer, "id": stream, "createdAt": created_at });
-        self.peers.respond(&request.call, Ok(result), out);
+        let answer = json!({ "sdpAnswer": answer, "id": stream, "createdAt": created_at });
+        self.peers.respond(&request.call, result.map(|()| answer).map_err(RpcError::from), out);
         if !continues {
             self.force_subscribers(now_ms, &request.session, &request.connection, out);
         }

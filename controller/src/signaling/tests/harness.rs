@@ -1,6 +1,6 @@
 //! A controller with one client per name and modelled media nodes, on a clock that the test moves.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 use sfu_core::control::proto::{
@@ -134,7 +134,7 @@ pub(super) struct Bench {
     pub(super) now: u64,
     pub(super) nodes: BTreeMap<NodeId, NodeModel>,
     /// What each open socket got since it was last asked.
-    pub(super) inbox: HashMap<ClientId, Vec<Value>>,
+    pub(super) inbox: BTreeMap<ClientId, Vec<Value>>,
     pub(super) open: BTreeSet<ClientId>,
     pub(super) closes: Vec<(ClientId, u16, String)>,
     pub(super) records: Vec<EventRecord>,
@@ -166,7 +166,7 @@ impl Bench {
             engine: Engine::new(config, [42; 32], 0),
             now: 1_764_770_400_000,
             nodes: BTreeMap::new(),
-            inbox: HashMap::new(),
+            inbox: BTreeMap::new(),
             open: BTreeSet::new(),
             closes: Vec::new(),
             records: Vec::new(),

@@ -91,6 +91,50 @@ fn requests_under_way_fail_with_their_node() {
 }
 
 #[test]
+fn a_room_that_a_restarted_node_refuses_ends_its_session() {
+    let mut bench = Bench::new();
+    let members = bench.room_of(1);
+    bench.lose_node(NODE);
+    bench.prompt = false;
+    bench.start_node(NODE, "process-2");
+    bench.refuse_one();
+    assert_eq!(bench.heard(members[0].client, "participantEvicted")["reason"], "nodeCrashed");
+    assert_eq!(bench.events(), ["participantLeft nodeCrashed", "sessionDestroyed nodeCrashed"]);
+}
+
+#[test]
+fn what_was_never_opened_does_not_keep_the_rest_from_being_closed() {
+    let mut bench = Bench::new();
+    let members = bench.room_of(2);
+    let stream = bench.publish(&members[0]);
+    bench.prompt = false;
+    let params = json!({"sender": stream, "sdpOffer": offer("recvonly", &["VP8"])});
+    let id = bench.ask(members[1].client, "receiveVideoFrom", params);
+    bench.ask(members[0].client, "unpublishVideo", json!({}));
+    bench.refuse_one();
+    assert_eq!(bench.answer(members[1].client, id)["error"]["code"], 303);
+    assert_eq!(*bench.room(), Default::default(), "the publisher's transport is closed all the same");
+}
+
+#[test]
+fn a_publisher_survives_a_node_that_moves_it_late() {
+    let mut bench = Bench::new();
+    let members = bench.room_of(2);
+    let stream = bench.publish(&members[0]);
+    bench.subscribe(&members[1], &stream);
+    bench.clear();
+    bench.prompt = false;
+    let params = json!({"stream": stream, "sdpString": offer("sendonly", &["VP8"])});
+    let id = bench.ask(members[0].client, "reconnectStream", params);
+    bench.pass(8_000);
+    assert_eq!(bench.answer(members[0].client, id)["error"]["code"], 303);
+    bench.run_nodes();
+    let room = bench.room();
+    assert_eq!((room.transports.len(), room.publications.len(), room.subscriptions.len()), (2, 1, 1));
+    assert_eq!(bench.refused, []);
+}
+
+#[test]
 fn sessions_spread_over_cores_and_avoid_loaded_ones() {
     let mut bench = Bench::new();
     bench.start_node("media_2", "other");

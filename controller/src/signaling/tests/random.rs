@@ -381,8 +381,6 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 192, ..ProptestConfig::default() })]
-
     #[test]
     fn any_conversation_leaves_a_whole_model(steps in prop::collection::vec(step(), 1..80)) {
         let mut world = World::new();
