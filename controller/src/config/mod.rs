@@ -178,17 +178,17 @@ impl Config {
     }
 
     fn resolve(r: &mut Resolver, around: &Surroundings) -> Self {
-        let listen = listen_address(r);
-        let beyond = !listen.ip().is_loopback();
+        let named = is_publicly_named(r);
+        let listen = listen_address(r, named);
+        // A public name with a listener on loopback means a proxy in front: as reachable as anything.
+        let exposed = named || !listen.ip().is_loopback();
         let secret = r.value("OPENVIDU_SECRET", secret_text);
-        if beyond && secret.is_well_known() {
-            let text = format!(
-                "a secret of your own ([a-zA-Z0-9_-]+), because {listen} is reachable from other machines; \
-                 or listen on 127.0.0.1"
-            );
-            r.refuse_set("OPENVIDU_SECRET", &text);
+        if exposed && secret.is_well_known() {
+            let text = "a secret of your own ([a-zA-Z0-9_-]+), because other machines can reach this server; \
+                        or listen on 127.0.0.1 without a public name";
+            r.refuse_set("OPENVIDU_SECRET", text);
         }
-        let force_plain_http = r.derived("FORCE_PLAIN_HTTP", value::boolean, || !beyond, bool::to_string);
+        let force_plain_http = r.derived("FORCE_PLAIN_HTTP", value::boolean, || !exposed, bool::to_string);
         let coturn_default = secret.clone();
         Self {
             listen,
@@ -200,7 +200,7 @@ impl Config {
             ),
             tls: tls_files(r),
             max_connections: r.value("WEIR_MAX_CONNECTIONS", |t| value::integer(t, 1, 1_000_000)) as usize,
-            demo: r.derived("WEIR_DEMO", value::boolean, || !beyond, bool::to_string),
+            demo: r.derived("WEIR_DEMO", value::boolean, || !exposed, bool::to_string),
             public: public_url(r, listen, force_plain_http, around.machine_address),
             secret,
             force_plain_http,
@@ -215,30 +215,27 @@ impl Config {
             cluster: Cluster::resolve(r),
             stats: Stats::resolve(r),
             turn: Turn::resolve(r, coturn_default),
-            media: Media::resolve(r, beyond),
+            media: Media::resolve(r, exposed),
             resolved: BTreeMap::new(),
             warnings: Vec::new(),
         }
     }
+}
 
-    /// Whether other machines can reach the listener.
-    pub fn listens_beyond_loopback(&self) -> bool {
-        !self.listen.ip().is_loopback()
-    }
+/// Whether `DOMAIN_OR_PUBLIC_IP` names something else than this machine's loopback.
+fn is_publicly_named(r: &Resolver) -> bool {
+    let Some(given) = r.given("DOMAIN_OR_PUBLIC_IP") else { return false };
+    let name = given.value.trim();
+    let loopback = name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    !name.is_empty() && name != "localhost" && !loopback
 }
 
 /// `WEIR_LISTEN`, else loopback unless a public name was given: who names a domain wants to be reached by it.
-fn listen_address(r: &mut Resolver) -> SocketAddr {
+fn listen_address(r: &mut Resolver, named: bool) -> SocketAddr {
     let port = r.optional("SERVER_PORT", value::port).or_else(|| r.optional("HTTPS_PORT", value::port));
-    let port = port.unwrap_or(DEFAULT_PORT);
-    let named = r.given("DOMAIN_OR_PUBLIC_IP").map(|given| given.value);
-    let public = named.is_some_and(|name| {
-        let name = name.trim();
-        let loopback = name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
-        !name.is_empty() && name != "localhost" && !loopback
-    });
-    let ip = if public { [0, 0, 0, 0] } else { [127, 0, 0, 1] };
-    r.derived("WEIR_LISTEN", value::socket_address, || SocketAddr::from((ip, port)), SocketAddr::to_string)
+    let ip = if named { [0, 0, 0, 0] } else { [127, 0, 0, 1] };
+    let default = SocketAddr::from((ip, port.unwrap_or(DEFAULT_PORT)));
+    r.derived("WEIR_LISTEN", value::socket_address, || default, SocketAddr::to_string)
 }
 
 fn public_url(r: &mut Resolver, listen: SocketAddr, plain: bool, machine: Option<IpAddr>) -> PublicUrl {

@@ -463,14 +463,14 @@ pub struct Media {
 }
 
 impl Media {
-    pub(super) fn resolve(r: &mut Resolver, beyond_loopback: bool) -> Self {
+    pub(super) fn resolve(r: &mut Resolver, exposed: bool) -> Self {
         let port = |t: &str| {
             let refused = |_| "0 for any free port, or a port of 1 to 65535".to_owned();
             value::integer(t, 0, 65535).map(|n| n as u16).map_err(refused)
         };
         let reactor = |t: &str| value::one_of(t, &["auto", "io_uring", "mmsg"]).map(str::to_owned);
         let server = |t: &str| value::one_of(t, &["kurento", "mediasoup"]).map(str::to_owned);
-        let default_addresses = if beyond_loopback { "auto" } else { "auto,127.0.0.1" };
+        let default_addresses = if exposed { "auto" } else { "auto,127.0.0.1" };
         Self {
             reactor: r.value("WEIR_REACTOR", reactor),
             cores: r.value("WEIR_CORES", cores),

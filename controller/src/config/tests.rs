@@ -30,6 +30,7 @@ fn listening_beyond_loopback_needs_a_secret() {
         &[("WEIR_LISTEN", "0.0.0.0:4443")][..],
         &[("DOMAIN_OR_PUBLIC_IP", "example.org")],
         &[("WEIR_LISTEN", "[::]:1"), ("OPENVIDU_SECRET", "MY_SECRET")],
+        &[("WEIR_LISTEN", "127.0.0.1:1"), ("DOMAIN_OR_PUBLIC_IP", "example.org")],
     ] {
         let error = Config::load(&around(vars)).expect_err("refused");
         assert!(
@@ -46,6 +47,19 @@ fn listening_beyond_loopback_needs_a_secret() {
         ("https://example.org".into(), "wss://example.org".into())
     );
     assert!(!config.demo && !config.force_plain_http);
+    let proxied = load(&[
+        ("WEIR_LISTEN", "127.0.0.1:5443"),
+        ("DOMAIN_OR_PUBLIC_IP", "example.org"),
+        ("HTTPS_PORT", "443"),
+        ("OPENVIDU_SECRET", "s"),
+    ]);
+    assert_eq!(
+        (proxied.listen.to_string(), proxied.public.ws()),
+        ("127.0.0.1:5443".into(), "wss://example.org".into())
+    );
+    assert!(!proxied.demo, "a proxy makes it reachable");
+    let local = load(&[("DOMAIN_OR_PUBLIC_IP", "localhost")]);
+    assert!(local.demo && local.listen.ip().is_loopback());
 }
 
 #[test]

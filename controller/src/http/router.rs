@@ -36,7 +36,7 @@ async fn route(
     peer: Peer,
     now_ms: u64,
 ) -> (&'static str, Reply) {
-    if !peer.tls && !peer.loopback && !shared.config.force_plain_http {
+    if !peer.tls && !peer.loopback && !shared.config.force_plain_http && !came_by_tls(request.headers()) {
         return ("other", redirect(&shared.config.public.http(), request.uri(), request.headers()));
     }
     let path = request.uri().path().to_owned();
@@ -121,6 +121,11 @@ async fn served_file(shared: &Shared, request: &Request<Incoming>, path: &str) -
             }
         },
     }
+}
+
+/// Whether a proxy in front says that the client spoke TLS to it. Who forges this only spares himself the redirect.
+fn came_by_tls(headers: &HeaderMap) -> bool {
+    headers.get("x-forwarded-proto").is_some_and(|proto| proto.as_bytes().eq_ignore_ascii_case(b"https"))
 }
 
 /// 308 to the same address with TLS: method and body are kept. `public`: for requests without a `Host`.
