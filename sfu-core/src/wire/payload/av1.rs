@@ -35,8 +35,9 @@ pub fn starts_unit(payload: &[u8]) -> bool {
 
 /// The types of the OBUs in a packet that starts with a new one, as far as their sizes fit.
 fn obu_types(header: u8, mut rest: &[u8]) -> impl Iterator<Item = u8> {
-    let count = header >> 4 & 3;
-    let mut index = 0;
+    let count = usize::from(header >> 4 & 3);
+    // Wider than W: a packet of W = 0 can hold more than 255 elements.
+    let mut index = 0usize;
     std::iter::from_fn(move || {
         if rest.is_empty() {
             return None;
@@ -100,6 +101,16 @@ mod tests {
         ] {
             assert_eq!((is_key_frame(payload), starts_unit(payload)), (key, starts), "{payload:x?}");
         }
+    }
+
+    /// Found by fuzzing: a counter of eight bits overflowed, and wrapped to W = 0, "the last element".
+    #[test]
+    fn more_than_255_elements() {
+        let mut payload = vec![0];
+        payload.extend([1, FRAME].repeat(300));
+        assert!(!is_key_frame(&payload));
+        payload.extend([1, SEQUENCE]);
+        assert!(is_key_frame(&payload));
     }
 
     #[test]
