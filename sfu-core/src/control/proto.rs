@@ -31,6 +31,19 @@ pub const MAX_MESSAGE_BYTES: usize = 1 << 20;
 /// Default port of the control socket.
 pub const DEFAULT_PORT: u16 = 8888;
 
+/// Begins the line by which a node tells on stdout that it is ready; its control address follows.
+const READY_LINE: &str = "weir-node ready control=";
+
+/// The line a node writes to stdout when it is ready, for whoever started it.
+pub fn ready_line(control: SocketAddr) -> String {
+    format!("{READY_LINE}{control}")
+}
+
+/// Reads a [`ready_line`]: where the node's control socket listens.
+pub fn parse_ready_line(line: &str) -> Option<SocketAddr> {
+    line.strip_prefix(READY_LINE)?.parse().ok()
+}
+
 /// Requests, controller to node. On the wire `{"jsonrpc":"2.0","id":n,"method":...,"params":...}`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "method", content = "params", rename_all = "camelCase", rename_all_fields = "camelCase")]
@@ -487,6 +500,22 @@ pub mod error_code {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ready_lines_are_read_back() {
+        for address in ["127.0.0.1:40000", "[fd00::1]:8888"] {
+            let address: SocketAddr = address.parse().expect("address");
+            assert_eq!(parse_ready_line(&ready_line(address)), Some(address));
+        }
+        for other in [
+            "",
+            "weir-node ready control=",
+            "weir-node ready control=x:1",
+            "x weir-node ready control=1.2.3.4:5",
+        ] {
+            assert_eq!(parse_ready_line(other), None, "{other}");
+        }
+    }
 
     #[test]
     fn requests_have_a_stable_form() {
