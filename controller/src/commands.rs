@@ -1,9 +1,11 @@
 //! What each command does, up to the point where the runtime takes over.
 
+use std::io::Write as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use controller::config::resolve;
+use sfu_core::control::proto;
 
 use crate::cli::{Cli, Command, ConfigAction, NodeFlags, ServerFlags};
 use crate::{surroundings, up};
@@ -64,6 +66,8 @@ fn node(flags: NodeFlags) -> anyhow::Result<()> {
     })?;
     let node = sfu_core::node::Node::start(&config)?;
     let (address, info) = (node.control, &node.info);
+    // Whoever started us may have closed the pipe; that is no reason not to run.
+    let _ = writeln!(std::io::stdout(), "{}", proto::ready_line(address));
     tracing::info!(control = %address, reactor = info.reactor, cores = info.cores.len(), "media node is ready");
     Ok(node.run_until_signalled(config.parent)?)
 }

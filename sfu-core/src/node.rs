@@ -32,6 +32,10 @@ use crate::transport::DtlsContext;
 
 /// How often a child looks whether its parent is still there.
 const PARENT_CHECK: Duration = Duration::from_millis(500);
+/// How long a core's thread may take to end after it was told to.
+const CORE_PATIENCE: Duration = Duration::from_secs(3);
+/// How often a thread that ends is looked at.
+const CORE_CHECK: Duration = Duration::from_millis(5);
 /// Commands that may wait for one core.
 const INBOX: usize = 4_096;
 
@@ -165,7 +169,8 @@ impl Node {
         Ok(())
     }
 
-    /// Blocks until the control thread has ended, then ends the cores.
+    /// Blocks until the control thread has ended, then ends the cores. A core that hangs is given up after three seconds:
+    /// its thread ends with the process.
     pub fn join(self) {
         drop(self.stop);
         if self.control_thread.join().is_err() {
@@ -174,9 +179,15 @@ impl Node {
         for core in &self.cores {
             core.inbox.stop();
         }
-        for core in self.cores {
-            if core.thread.join().is_err() {
-                tracing::error!("a core's thread panicked");
+        let deadline = clock::now() + CORE_PATIENCE;
+        for (index, core) in self.cores.into_iter().enumerate() {
+            while !core.thread.is_finished() && clock::now() < deadline {
+                std::thread::park_timeout(CORE_CHECK);
+            }
+            if !core.thread.is_finished() {
+                tracing::error!(core = index, "a core's thread does not end and is left behind");
+            } else if core.thread.join().is_err() {
+                tracing::error!(core = index, "a core's thread panicked");
             }
         }
     }
