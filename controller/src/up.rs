@@ -24,7 +24,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
-use crate::child::{Child, ChildConfig};
+use crate::child::Child;
 
 /// What to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +75,7 @@ pub(crate) async fn run(
     let (restart_asked, mut restart_wanted) = mpsc::channel(1);
     let info = server_info(&config, &restarts, &identity, start_ms);
     let restart = restart_handler(store.clone(), restarts, around, restart_asked);
-    let nodes = nodes(&config, &identity, mode, link_events)?;
+    let nodes = nodes(&config, &identity, mode, link_events).await?;
     let shell = Shell::new(shared, info, Box::new(nodes.links), log, restart);
     let inputs = Inputs { http: http_queue, engine: engine_queue, stop: stopped.clone() };
 
@@ -94,6 +94,9 @@ pub(crate) async fn run(
             End::Restart
         }
     };
+    if let Some(child) = &nodes.child {
+        child.expect_end();
+    }
     stop.send_replace(true);
     let adapters = async { tokio::join!(deciding, serving) };
     if timeout(ADAPTERS_END, adapters).await.is_err() {
@@ -123,7 +126,7 @@ struct NodeSet {
 }
 
 /// Starts the child where there is one, and links to every node.
-fn nodes(
+async fn nodes(
     config: &Config,
     identity: &Identity,
     mode: Mode,
@@ -140,9 +143,9 @@ fn nodes(
     if mode == Mode::ControllerOnly {
         return Ok(NodeSet { links: Links { links, child: None }, child: None });
     }
-    let child = Child::start(ChildConfig::new(config, &secret)?);
+    let child = Child::start(config, &secret).await?;
     let node = NodeId::from("media_local");
-    links.connect(node.clone(), child.uri().parse().context("address of the media node")?);
+    links.connect(node.clone(), child.uri());
     Ok(NodeSet { links: Links { links, child: Some(node) }, child: Some(child) })
 }
 

@@ -46,14 +46,14 @@ pub struct ProcessConfig {
 }
 
 impl ProcessConfig {
-    /// This program's own `node` command with a control socket on a loopback port of the kernel's choice. `environment`:
-    /// the node's settings and `WEIR_CLUSTER_SECRET`.
+    /// This program's own `node` command with a control socket on a loopback port, 0 for one of the kernel's choice.
+    /// `environment`: the node's settings and `WEIR_CLUSTER_SECRET`.
     ///
     /// # Errors
     /// The path of this program is not known.
-    pub fn own_node(environment: Vec<(String, String)>) -> io::Result<ProcessConfig> {
-        let parent = std::process::id().to_string();
-        let arguments = ["node", "--listen", "127.0.0.1:0", "--parent", &parent];
+    pub fn own_node(environment: Vec<(String, String)>, port: u16) -> io::Result<ProcessConfig> {
+        let (listen, parent) = (format!("127.0.0.1:{port}"), std::process::id().to_string());
+        let arguments = ["node", "--listen", &listen, "--parent", &parent];
         Ok(ProcessConfig {
             program: std::env::current_exe()?,
             arguments: arguments.map(str::to_owned).to_vec(),
@@ -87,6 +87,15 @@ impl ProcessLauncher {
     /// No children yet.
     pub fn new(config: ProcessConfig) -> ProcessLauncher {
         ProcessLauncher { config, running: Arc::default() }
+    }
+
+    /// Waits until a child is gone, for whatever reason.
+    pub async fn gone(&self, environment_id: &str) {
+        let found = self.running().get(environment_id).map(|running| running.gone.clone());
+        if let Some(mut gone) = found {
+            // An error says that the watching task is gone, and the child with it.
+            let _ = gone.wait_for(|gone| *gone).await;
+        }
     }
 
     fn running(&self) -> MutexGuard<'_, BTreeMap<String, Running>> {
@@ -149,15 +158,11 @@ impl Launcher for ProcessLauncher {
 
     fn stop<'a>(&'a self, environment_id: &'a str) -> BoxFuture<'a, Result<(), LaunchError>> {
         Box::pin(async move {
-            let found = self
-                .running()
-                .get(environment_id)
-                .map(|running| (running.stop.clone(), running.gone.clone()));
-            if let Some((stop, mut gone)) = found {
+            let stop = self.running().get(environment_id).map(|running| running.stop.clone());
+            if let Some(stop) = stop {
                 // Full when it is being stopped already.
                 let _ = stop.try_send(());
-                // An error says that the watching task is gone, and the child with it.
-                let _ = gone.wait_for(|gone| *gone).await;
+                self.gone(environment_id).await;
             }
             Ok(())
         })
@@ -201,7 +206,10 @@ async fn discard(mut rest: BufReader<ChildStdout>) {
 async fn watch_over(mut child: Child, mut stopped: mpsc::Receiver<()>, grace: Duration) {
     tokio::select! {
         status = child.wait() => {
-            tracing::error!(?status, "a media node process ended by itself");
+            match status {
+                Ok(status) if status.success() => tracing::info!("a media node process ended"),
+                status => tracing::error!(?status, "a media node process died"),
+            }
             return;
         }
         // None: the launcher is gone, nobody wants the child any more.
@@ -292,12 +300,8 @@ mod tests {
         let launcher = launcher(&format!("{READY} sleep 0.1; exit 3"));
         let node = launcher.launch(LaunchRequest::default()).await.expect("ready");
         until_dead(pid(&node)).await;
-        let forgotten = async {
-            while !launcher.discover().await.expect("works").is_empty() {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        timeout(Duration::from_secs(10), forgotten).await.expect("forgotten");
+        timeout(Duration::from_secs(10), launcher.gone(&node.environment_id)).await.expect("noticed");
+        assert_eq!(launcher.discover().await.expect("works"), []);
     }
 
     #[tokio::test]
