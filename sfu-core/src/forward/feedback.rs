@@ -161,27 +161,11 @@ pub fn write_reports(
     Ok(compound.len())
 }
 
-/// Writes feedback of one kind as a compound packet that is valid everywhere, an empty receiver report in front, and
-/// returns its length. Peers that negotiated reduced size (RFC 5506) can do without.
-///
-/// # Errors
-/// What `feedback` returned, or `NoSpace`.
-pub fn write_feedback(
-    out: &mut [u8],
-    sender: Ssrc,
-    feedback: impl FnOnce(&mut [u8]) -> Result<usize, WriteError>,
-) -> Result<usize, WriteError> {
-    let mut compound = CompoundWriter::new(out);
-    compound.push(|out| write_receiver_report(out, sender, &[]))?;
-    compound.push(feedback)?;
-    Ok(compound.len())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::time::NtpTime;
-    use crate::wire::rtcp::{Compound, Message, write_pli};
+    use crate::wire::rtcp::{Compound, Message};
 
     fn ms(ms: u64) -> Timestamp {
         Timestamp::from_millis(ms)
@@ -298,7 +282,5 @@ mod tests {
             write_reports(&mut out[..36], Ssrc(1), "c", &[(Ssrc(5), info)], &[]),
             Err(WriteError::NoSpace)
         );
-        let len = write_feedback(&mut out, Ssrc(1), |out| write_pli(out, Ssrc(1), Ssrc(7))).unwrap();
-        assert_eq!(kinds(&out[..len]), ["RR 1 0", "PLI 1 7"]);
     }
 }

@@ -4,8 +4,8 @@
 //! received packet                                             sent packet
 //!   ingress   loss, jitter, duplicates ─▶ nack  what to ask for  egress   may it go? new sequence number
 //!   rtx       resend cache of slots    ─▶ feedback  PLI, SR, RR    seq_map  the mapping, both directions
-//!   twcc      arrival times            ─▶ remb      cap            rewrite  header bytes into the TX slot
-//!   speaker   audio levels
+//!   twcc      arrival times              layers    which layer     rewrite  header bytes into the TX slot
+//!   room, route  the tables: who publishes, who subscribes, whose SSRC
 //! ```
 //!
 //! Everything here is pure: no socket, no clock (`now` is an argument), no allocation per packet. One received stream
@@ -17,11 +17,9 @@ pub mod feedback;
 pub mod ingress;
 pub mod layers;
 pub mod nack;
-pub mod remb;
 pub mod rewrite;
 pub mod room;
 pub mod route;
 pub mod rtx;
 pub mod seq_map;
-pub mod speaker;
 pub mod twcc;

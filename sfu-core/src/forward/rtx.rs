@@ -19,7 +19,6 @@ use std::time::Duration;
 use crate::buf::SlotId;
 use crate::ids::{ExtSeq, SeqNo};
 use crate::time::Timestamp;
-use crate::wire::rtp::RtpHeader;
 
 /// Entries for a video stream: one second at 1.2 Mbit/s.
 pub const VIDEO_ENTRIES: usize = 128;
@@ -144,19 +143,6 @@ pub fn decapsulate(payload: &[u8]) -> Option<SeqNo> {
         [high, low, _, ..] => Some(SeqNo(u16::from_be_bytes([*high, *low]))),
         _ => None,
     }
-}
-
-/// Makes the original of an RTX packet in place: the header moves over the original sequence number and takes it up.
-///
-/// `packet` is unprotected, `header` its header, `payload_bytes` the length of its payload without padding. Afterwards the
-/// original begins [`OSN_BYTES`] further on, with SSRC and payload type still those of the RTX stream. `None`, and nothing
-/// changed, when there is no original inside; see [`decapsulate`].
-pub fn unwrap(packet: &mut [u8], header: &RtpHeader, payload_bytes: usize) -> Option<SeqNo> {
-    let payload = packet.get(header.header_len..)?.get(..payload_bytes)?;
-    let original = decapsulate(payload)?;
-    packet.copy_within(..header.header_len, OSN_BYTES);
-    packet[OSN_BYTES + 2..OSN_BYTES + 4].copy_from_slice(&original.0.to_be_bytes());
-    Some(original)
 }
 
 /// Shortest time between two resends of one packet.
@@ -289,48 +275,6 @@ mod tests {
             [(&[][..], None), (&[1, 2], None), (&[1, 2, 3], Some(SeqNo(0x0102))), (&out, Some(SeqNo(0x1234)))]
         {
             assert_eq!(decapsulate(payload), expected, "{payload:?}");
-        }
-    }
-
-    #[test]
-    fn unwraps_in_place() {
-        let rtx = [
-            0x90,
-            0x80 | 97,
-            0,
-            1,
-            0,
-            0,
-            0,
-            2,
-            0,
-            0,
-            0,
-            3,
-            0xbe,
-            0xde,
-            0,
-            1,
-            0x10,
-            7,
-            0,
-            0,
-            0x12,
-            0x34,
-            8,
-            9,
-        ];
-        let header = RtpHeader::parse(&rtx).unwrap();
-        let mut packet = rtx;
-        assert_eq!(unwrap(&mut packet, &header, 4), Some(SeqNo(0x1234)));
-        let original = &packet[OSN_BYTES..];
-        let parsed = RtpHeader::parse(original).unwrap();
-        assert_eq!(parsed, RtpHeader { seq: SeqNo(0x1234), ..header });
-        assert_eq!(parsed.payload(original), Ok(&[8, 9][..]));
-        for payload_bytes in [0, 2, 5] {
-            let mut packet = rtx;
-            assert_eq!(unwrap(&mut packet, &header, payload_bytes), None);
-            assert_eq!(packet, rtx);
         }
     }
 

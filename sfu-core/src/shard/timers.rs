@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::buf::RxPool;
 use crate::control::proto::MediaKind;
+use crate::forward::feedback::write_reports;
 use crate::forward::nack::Repair;
 use crate::forward::room::{PerKind, Publication, Subscription, Track};
 use crate::ids::{SeqNo, Ssrc};
@@ -16,8 +17,7 @@ use crate::transport::Transport;
 use crate::transport::outbox::Outbox;
 use crate::wire::WriteError;
 use crate::wire::rtcp::{
-    CompoundWriter, FirEntry, ReportBlock, write_fir, write_nack, write_pli, write_receiver_report,
-    write_remb, write_sdes_cname, write_sender_report,
+    CompoundWriter, FirEntry, ReportBlock, SenderInfo, write_fir, write_nack, write_pli, write_remb,
 };
 
 use super::{Peer, Shard};
@@ -122,7 +122,7 @@ impl Shard {
         for at in &peer.subscriptions {
             let subscription = &mut self.subscriptions[*at as usize];
             let source = &self.publications[subscription.publication as usize];
-            send_sender_reports(now, transport, subscription, source, &mut self.outbox);
+            send_sender_reports(now, transport, *ssrc, subscription, source, &mut self.outbox);
         }
         for at in &peer.publications {
             let publication = &mut self.publications[*at as usize];
@@ -207,25 +207,26 @@ fn first_ssrc(tracks: &PerKind<Track>) -> Option<Ssrc> {
 fn send_sender_reports(
     now: Timestamp,
     transport: &mut Transport,
+    sender: Ssrc,
     subscription: &mut Subscription,
     source: &Publication,
     outbox: &mut Outbox,
 ) {
-    send(transport, outbox, |out| {
-        let mut compound = CompoundWriter::new(out);
-        for kind in [MediaKind::Audio, MediaKind::Video] {
-            let (Some(egress), Some(track)) = (subscription.egress.get_mut(kind), source.tracks.get(kind))
-            else {
-                continue;
-            };
-            let clock = track.layers[usize::from(track.current)].ingress.sender_clock(now);
-            let Some(info) = clock.and_then(|clock| egress.sender_info(now, clock)) else { continue };
-            let ssrc = egress.config().ssrc;
-            compound.push(|out| write_sender_report(out, ssrc, &info, &[]))?;
-            compound.push(|out| write_sdes_cname(out, ssrc, CNAME))?;
+    let mut reports = [(Ssrc(0), SenderInfo::default()); 2];
+    let mut count = 0;
+    for kind in [MediaKind::Audio, MediaKind::Video] {
+        let (Some(egress), Some(track)) = (subscription.egress.get_mut(kind), source.tracks.get(kind)) else {
+            continue;
+        };
+        let clock = track.layers[usize::from(track.current)].ingress.sender_clock(now);
+        if let Some(info) = clock.and_then(|clock| egress.sender_info(now, clock)) {
+            reports[count] = (egress.config().ssrc, info);
+            count += 1;
         }
-        Ok(compound.len())
-    });
+    }
+    if count > 0 {
+        send(transport, outbox, |out| write_reports(out, sender, CNAME, &reports[..count], &[]));
+    }
 }
 
 /// What was received of a publication, and how much of it is welcome.
@@ -252,8 +253,7 @@ fn send_receiver_report(
     }
     send(transport, outbox, |out| {
         let mut compound = CompoundWriter::new(out);
-        compound.push(|out| write_receiver_report(out, sender, &blocks[..count]))?;
-        compound.push(|out| write_sdes_cname(out, sender, CNAME))?;
+        compound.push(|out| write_reports(out, sender, CNAME, &[], &blocks[..count]))?;
         if let Some((bitrate, media)) = cap {
             compound.push(|out| write_remb(out, sender, bitrate, &[media]))?;
         }
