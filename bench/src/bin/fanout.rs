@@ -1,0 +1,119 @@
+//! `cargo run --release -p bench --bin fanout`: CPU time per forwarded packet, the node against two baselines.
+
+use std::time::Duration;
+
+use bench::fanout::egress::{Egress, Kind};
+use bench::fanout::measure::{BATCHES, Row, Sample, clock_cost, sample};
+use bench::fanout::naive::Naive;
+use bench::fanout::node::Node;
+use bench::fanout::ring_runtime::RingRuntime;
+use bench::fanout::{FAN_OUT, PEERS, ROOMS, Variant};
+use clap::Parser;
+use sfu_core::reactor::ReactorChoice;
+
+/// Forwards 1 to 6 on one core with each variant in turns and prints CPU nanoseconds per packet out.
+#[derive(Parser)]
+struct Args {
+    /// Print one JSON array of rows {variant, batch, ns_per_packet_out, segments_per_message}.
+    #[arg(long)]
+    json: bool,
+    /// Where packets go.
+    #[arg(long, value_enum, default_value_t = Kind::Auto)]
+    egress: Kind,
+    /// Rounds; the median counts.
+    #[arg(long, default_value_t = 21)]
+    rounds: usize,
+    /// CPU to run on; the last allowed one by default.
+    #[arg(long)]
+    cpu: Option<usize>,
+    /// Only these variants.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+}
+
+fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    let cpu = args.cpu.or(sfu_core::reactor::thread::allowed_cpus()?.last().copied()).unwrap_or(0);
+    sfu_core::reactor::thread::pin(cpu)?;
+    let egress = Egress::open(args.egress)?;
+    let wanted = |name: &str| args.only.is_empty() || args.only.iter().any(|only| only == name);
+    let mut variants: Vec<Box<dyn Variant>> = Vec::new();
+    if wanted("naive") {
+        variants.push(Box::new(Naive::new(&egress)?));
+    }
+    if wanted("tokio-uring") {
+        match RingRuntime::new(&egress) {
+            Ok(variant) => variants.push(Box::new(variant)),
+            Err(error) => eprintln!("tokio-uring: left out: {error:#}"),
+        }
+    }
+    for choice in [ReactorChoice::Mmsg, ReactorChoice::IoUring] {
+        if wanted(&choice.to_string()) {
+            match Node::new(choice, &egress) {
+                Ok(variant) => variants.push(Box::new(variant)),
+                Err(error) => eprintln!("{choice}: left out: {error:#}"),
+            }
+        }
+    }
+    egress.close()?;
+    if !args.json {
+        println!("{ROOMS} rooms, {PEERS} peers, 1 to {FAN_OUT}, AEAD_AES_256_GCM, CPU {cpu}");
+        println!("egress: {}", egress.describe());
+    }
+    let rows = measure(&mut variants, args.rounds)?;
+    if args.json {
+        println!("{}", serde_json::to_string(&rows)?);
+    } else {
+        print_table(&rows);
+        for variant in variants.iter().filter(|v| v.upkeep_ns() > 0.0) {
+            println!(
+                "{}: timers between the measurements, on top: {:.0} ns",
+                variant.name(),
+                variant.upkeep_ns()
+            );
+        }
+    }
+    Ok(())
+}
+
+/// All rounds of all variants and batches, in turns; the first round warms up and is forgotten.
+fn measure(variants: &mut [Box<dyn Variant>], rounds: usize) -> anyhow::Result<Vec<Row>> {
+    let clock: Duration = clock_cost();
+    let mut samples = vec![vec![Vec::<Sample>::new(); BATCHES.len()]; variants.len()];
+    for round in 0..=rounds {
+        for (b, &batch) in BATCHES.iter().enumerate() {
+            for (v, variant) in variants.iter_mut().enumerate() {
+                let sample = sample(&mut **variant, batch, clock)?;
+                if round > 0 {
+                    samples[v][b].push(sample);
+                }
+            }
+        }
+    }
+    Ok(variants
+        .iter()
+        .zip(&samples)
+        .flat_map(|(variant, batches)| {
+            let name = variant.name();
+            BATCHES.iter().zip(batches).map(move |(&batch, samples)| Row::of(name, batch, samples))
+        })
+        .collect())
+}
+
+fn print_table(rows: &[Row]) {
+    println!("\nCPU ns per packet out: median, [quartiles], (segments per message), ratio to naive\n");
+    println!("{:<12}{}", "", BATCHES.map(|batch| format!("{:>42}", format!("K={batch}"))).join(""));
+    let naive = |batch| rows.iter().find(|r| r.variant == "naive" && r.batch == batch);
+    for line in rows.chunks(BATCHES.len()) {
+        let cells = line.iter().map(|row| {
+            let ratio = naive(row.batch).map_or(0.0, |naive| naive.ns_per_packet_out / row.ns_per_packet_out);
+            let (low, high) = row.quartiles;
+            let ns = row.ns_per_packet_out;
+            format!(
+                "{:>42}",
+                format!("{ns:.0} [{low:.0}-{high:.0}] ({:.1}) {ratio:.2}x", row.segments_per_message)
+            )
+        });
+        println!("{:<12}{}", line[0].variant, cells.collect::<String>());
+    }
+}

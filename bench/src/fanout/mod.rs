@@ -1,0 +1,79 @@
+//! One core, 1 -> 6: what a forwarded packet costs, in CPU time per packet out.
+//!
+//! ```text
+//! traffic ─▶ feeder ─▶ variant's socket      not timed: K packets lie in the socket
+//!                      variant ─▶ egress     timed: process CPU time until all 6 K copies are handed to the kernel
+//! ```
+//!
+//! K is rounded up to whole frames, as senders put them on the wire: K = 1 is one audio packet or one frame of three.
+//! Putting the packets in first fixes the operating point: a free-running generator changes batch sizes and loss with
+//! whatever else the machine does. Variants run in turns within each round, and the median over the rounds counts.
+
+pub mod egress;
+pub mod feeder;
+pub mod measure;
+pub mod naive;
+pub mod node;
+pub mod ring_runtime;
+pub mod traffic;
+
+/// Peers of one room.
+pub const ROOM_PEERS: usize = 7;
+/// Rooms.
+pub const ROOMS: usize = 20;
+/// All peers.
+pub const PEERS: usize = ROOMS * ROOM_PEERS;
+/// Copies of each packet.
+pub const FAN_OUT: usize = ROOM_PEERS - 1;
+
+/// Everybody in the room of `peer` but itself.
+pub fn others(peer: usize) -> impl Iterator<Item = usize> {
+    let first = peer / ROOM_PEERS * ROOM_PEERS;
+    (first..first + ROOM_PEERS).filter(move |&other| other != peer)
+}
+
+/// What a variant did with the packets in its socket.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sent {
+    /// Copies handed to the kernel.
+    pub packets: u64,
+    /// Datagrams handed to the kernel, copies and whatever else the variant sends.
+    pub datagrams: u64,
+    /// Messages those datagrams went out in.
+    pub messages: u64,
+}
+
+/// One way to forward.
+pub trait Variant {
+    /// Its name in the results.
+    fn name(&self) -> &'static str;
+
+    /// Puts at least `count` packets into the variant's socket, frames whole; not timed. Returns how many.
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn feed(&mut self, count: usize) -> anyhow::Result<usize>;
+
+    /// Forwards the `count` packets that lie in the socket.
+    ///
+    /// # Errors
+    /// The kernel's, or a packet that does not authenticate.
+    fn forward(&mut self, count: usize) -> anyhow::Result<Sent>;
+
+    /// CPU nanoseconds per packet out of work by the clock that fell between the measurements.
+    fn upkeep_ns(&self) -> f64 {
+        0.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn six_others_in_the_same_room() {
+        assert_eq!(others(0).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6]);
+        assert_eq!(others(10).collect::<Vec<_>>(), [7, 8, 9, 11, 12, 13]);
+        assert!((0..PEERS).all(|p| others(p).count() == FAN_OUT));
+    }
+}
