@@ -99,23 +99,18 @@ impl Shard {
         else {
             return;
         };
-        let mut lost_for_good = false;
         for (source, seq) in missing.iter().filter_map(|seq| egress.on_nack(now, *seq)) {
             // A source of an earlier transport went away with its cache.
             let current = source.0 >> 8 == publication.generation;
             let layer = track.layers.get((source.0 & 0xff) as usize).filter(|_| current);
+            // Mostly lost on its way to us as well: it is forwarded when it comes, and who cannot wait sends a PLI.
             let Some(packet) = layer.and_then(|layer| layer.cache.lookup(now, seq)) else {
                 self.counters.resend_missed += 1;
-                lost_for_good = true;
                 continue;
             };
             if self.resends.push(Resend { subscription: index, kind, source, seq, packet }) {
                 pool.retain(packet.slot);
             }
-        }
-        if lost_for_good && kind == MediaKind::Video {
-            let publication = subscription.publication;
-            self.request_key_frame(now, publication);
         }
     }
 
