@@ -31,6 +31,7 @@ fn server(flags: ServerFlags, mode: up::Mode) -> anyhow::Result<()> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
+    surroundings::raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
     let end = runtime.block_on(up::run(config, restarts, around, mode));
     runtime.shutdown_timeout(RUNTIME_END);
