@@ -56,7 +56,7 @@ pub struct Candidate {
 }
 
 /// SSRC to target, for one transport.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct RouteTable {
     routes: Vec<(Ssrc, Target)>,
     candidates: Vec<Candidate>,

@@ -145,6 +145,7 @@ impl Shard {
             routes: RouteTable::default(),
             publications: Vec::new(),
             subscriptions: Vec::new(),
+            sent_ssrcs: Vec::new(),
             ssrc: Ssrc(self.random.next() as u32),
             arrivals: ArrivalRecorder::new(),
             reports: ReportSchedule::new(now, self.random.next()),
@@ -206,16 +207,12 @@ impl Shard {
         let moved = self.rooms[room as usize].publications.get(id).copied();
         let index = moved.unwrap_or(self.publications.vacant_key() as u32);
         let built = tracks::build(now, tracks)?;
-        let mut routes = std::mem::take(&mut self.peers[peer as usize].routes);
+        let mut routes = self.peers[peer as usize].routes.clone();
         routes.remove_publication(index);
-        let entered = tracks::enter_routes(&mut routes, index, tracks);
-        if entered.is_err() {
-            routes.remove_publication(index);
-        }
+        tracks::enter_routes(&mut routes, index, tracks)?;
         self.peers[peer as usize].routes = routes;
-        entered?;
         match moved {
-            Some(index) => self.move_publication(pool, index, peer, built),
+            Some(index) => self.move_publication(now, pool, index, peer, built),
             None => {
                 self.publications.insert(Publication {
                     id: id.into(),
@@ -235,7 +232,14 @@ impl Shard {
     }
 
     /// The publisher has a new peer connection: everything about the source is new, the subscriptions stay.
-    fn move_publication(&mut self, pool: &mut RxPool, index: u32, peer: u32, tracks: PerKind<Track>) {
+    fn move_publication(
+        &mut self,
+        now: Timestamp,
+        pool: &mut RxPool,
+        index: u32,
+        peer: u32,
+        tracks: PerKind<Track>,
+    ) {
         self.release_packets(pool, index);
         let publication = &mut self.publications[index as usize];
         let old = std::mem::replace(&mut publication.transport, peer);
@@ -248,11 +252,16 @@ impl Shard {
         }
         for subscription in &publication.subscriptions {
             self.subscriptions[*subscription as usize].renumber_extensions(publication);
+            // With other extension ids a packet would leave changed under the index it had.
+            self.resends.forget(*subscription, |slot| pool.release(slot));
+        }
+        if !publication.subscriptions.is_empty() {
+            self.request_key_frame(now, index);
         }
     }
 
     /// Gives every slot of a publication back: waiting packets and the resend caches.
-    fn release_packets(&mut self, pool: &mut RxPool, index: u32) {
+    pub(super) fn release_packets(&mut self, pool: &mut RxPool, index: u32) {
         let publication = &mut self.publications[index as usize];
         for packet in publication.pending.drain(..) {
             pool.release(packet.slot);
@@ -293,6 +302,7 @@ impl Shard {
         if source.subscriptions.len() >= self.limits.fan_out {
             return Err(OpError::overloaded("subscription", self.limits.fan_out));
         }
+        let sent_ssrcs = tracks::claim_ssrcs(&self.peers[peer as usize].sent_ssrcs, tracks)?;
         let (mut egress, mut accepted) = (PerKind::default(), PerKind::default());
         for track in tracks {
             let from = source.tracks.get(track.kind).ok_or_else(|| {
@@ -311,6 +321,7 @@ impl Shard {
             accepted,
         }) as u32;
         self.publications[publication as usize].subscriptions.push(index);
+        self.peers[peer as usize].sent_ssrcs = sent_ssrcs;
         self.peers[peer as usize].subscriptions.push(index);
         self.rooms[room as usize].subscriptions.insert(id.into(), index);
         if self.peers[peer as usize].transport.srtp.is_some() {

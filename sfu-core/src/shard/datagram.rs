@@ -84,20 +84,20 @@ impl Shard {
         let track = publication.tracks.get_mut(target.kind).ok_or(DropReason::UnknownStream)?;
         if let Some(value) = rtp_ext::find(&header, packet, track.extensions.transport_seq)
             && let Some(transport_seq) = rtp_ext::transport_seq(value)
+            && let Some(deadline) = peer.arrivals.on_packet(now, transport_seq)
         {
-            if let Some(deadline) = peer.arrivals.on_packet(now, transport_seq) {
-                self.timers.schedule(index, deadline);
-            }
+            self.timers.schedule(index, deadline);
         }
 
         let arrived = receive(now, track, target, header, packet, seq)?;
         if arrived.broken {
             track.key_frames.request(now);
         }
+        let forwards = track.forwards(now, target.encoding, arrived.key_frame);
         if let Some(at) = track.next_timeout(target.encoding) {
             self.timers.schedule(index, at);
         }
-        if !track.forwards(now, target.encoding, arrived.key_frame) {
+        if !forwards {
             return Err(DropReason::Paused);
         }
         let waiting = Pending {
@@ -169,7 +169,7 @@ impl Shard {
     fn stun(
         &mut self,
         now: Timestamp,
-        pool: &RxPool,
+        pool: &mut RxPool,
         pair: Pair,
         datagram: &Datagram,
     ) -> Result<Slot, DropReason> {
@@ -186,7 +186,7 @@ impl Shard {
             self.demux.insert_pair(new, index);
         }
         if let Some(change) = change {
-            self.on_state_change(now, index, change);
+            self.on_state_change(now, pool, index, change);
         }
         self.reschedule(now, index);
         Ok(Slot::Free)
@@ -218,7 +218,7 @@ impl Shard {
         for _ in 0..self.limits.handshakes_per_turn {
             let Some((index, datagram)) = self.handshake_queue.pop_front() else { return };
             match self.dtls(now, index, datagram.bytes(pool)) {
-                Ok(Some(change)) => self.on_state_change(now, index, change),
+                Ok(Some(change)) => self.on_state_change(now, pool, index, change),
                 Ok(None) => {}
                 Err(reason) => self.counters.drop(reason),
             }

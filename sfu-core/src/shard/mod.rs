@@ -92,6 +92,8 @@ struct Peer {
     routes: RouteTable,
     publications: Vec<u32>,
     subscriptions: Vec<u32>,
+    /// Every SSRC that media was ever sent with here: none may come back under the same keys (RFC 3711 §9.1).
+    sent_ssrcs: Vec<Ssrc>,
     /// SSRC we sign our own RTCP with.
     ssrc: Ssrc,
     arrivals: ArrivalRecorder,
@@ -178,14 +180,14 @@ impl Shard {
     }
 
     /// Tells the controller of a state change and does what it implies here.
-    fn on_state_change(&mut self, now: Timestamp, index: u32, change: StateChange) {
+    fn on_state_change(&mut self, now: Timestamp, pool: &mut RxPool, index: u32, change: StateChange) {
         let peer = &mut self.peers[index as usize];
         let transport = peer.transport.id.clone();
         let room = self.rooms[peer.transport.room as usize].id.clone();
         self.emit(Event::TransportState { room, transport, state: change.state, reason: change.reason });
         match change.state {
             TransportState::Connected => self.on_connected(now, index),
-            TransportState::Failed | TransportState::Closed => self.on_over(index, change),
+            TransportState::Failed | TransportState::Closed => self.on_over(pool, index, change),
             TransportState::New | TransportState::Connecting | TransportState::Disconnected => {}
         }
         self.note_handshake(index);
@@ -200,7 +202,8 @@ impl Shard {
         }
     }
 
-    fn on_over(&mut self, index: u32, change: StateChange) {
+    /// Nothing comes or goes any more: routes end, and slots go back although the controller has not closed it yet.
+    fn on_over(&mut self, pool: &mut RxPool, index: u32, change: StateChange) {
         match change.reason {
             "ICE consent expired" => self.counters.consent_expired += 1,
             _ if change.state == TransportState::Failed => self.counters.handshakes_failed += 1,
@@ -209,6 +212,9 @@ impl Shard {
         let pairs: Vec<_> = self.peers[index as usize].transport.ice.valid_pairs().collect();
         for pair in pairs {
             self.demux.remove_pair(pair, index);
+        }
+        for at in 0..self.peers[index as usize].publications.len() {
+            self.release_packets(pool, self.peers[index as usize].publications[at]);
         }
     }
 

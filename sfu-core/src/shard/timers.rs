@@ -28,6 +28,8 @@ const RTCP_BYTES: usize = 1200;
 const NACKS_PER_PACKET: usize = 128;
 /// Streams of one publication: audio and up to four layers.
 const MAX_BLOCKS: usize = 8;
+/// A deadline that stays in the past runs again this much later, rather than at once and for ever.
+const AGAIN_AFTER: Duration = Duration::from_millis(1);
 /// Our CNAME (RFC 7022 wants it unguessable and short-lived; one name for all says nothing about anybody).
 const CNAME: &str = "weir";
 
@@ -53,19 +55,28 @@ impl Shard {
             }
             let transport = &mut self.peers[index as usize].transport;
             if let Some(change) = transport.handle_timeout(now, &mut self.outbox) {
-                self.on_state_change(now, index, change);
+                self.on_state_change(now, pool, index, change);
             }
             if self.peers[index as usize].transport.srtp.is_some() {
                 self.repair(now, index);
                 self.report_arrivals(now, index);
                 self.report(now, pool, index);
             }
-            self.reschedule(now, index);
+            if let Some(at) = self.deadline(now, index) {
+                self.timers.schedule(index, at.max(now + AGAIN_AFTER));
+            }
         }
     }
 
     /// Enters the peer's next deadline.
     pub(super) fn reschedule(&mut self, now: Timestamp, index: u32) {
+        if let Some(at) = self.deadline(now, index) {
+            self.timers.schedule(index, at);
+        }
+    }
+
+    /// When something about the peer is due.
+    fn deadline(&self, now: Timestamp, index: u32) -> Option<Timestamp> {
         let peer = &self.peers[index as usize];
         let mut next = peer.transport.next_timeout(now);
         if peer.transport.srtp.is_some() {
@@ -77,9 +88,7 @@ impl Shard {
             let others = [peer.arrivals.next_timeout(), Some(peer.reports.next_timeout())];
             next = next.into_iter().chain(repairs).chain(others.into_iter().flatten()).min();
         }
-        if let Some(at) = next {
-            self.timers.schedule(index, at);
-        }
+        next
     }
 
     /// Asks the publisher for what is missing: single packets, or a key frame.
@@ -100,10 +109,10 @@ impl Shard {
     fn report_arrivals(&mut self, now: Timestamp, index: u32) {
         let peer = &mut self.peers[index as usize];
         let mut publications = peer.publications.iter().map(|at| &self.publications[*at as usize]);
-        let Some(media) = publications.find_map(|publication| first_ssrc(&publication.tracks)) else {
-            return;
-        };
+        let heard = publications.find_map(|publication| first_ssrc(&publication.tracks));
         let Peer { transport, arrivals, ssrc, .. } = peer;
+        // The field carries no meaning; what came before an unpublish is reported all the same.
+        let media = heard.unwrap_or(*ssrc);
         while arrivals.is_due(now) {
             let sent = send(transport, &mut self.outbox, |out| arrivals.write(out, *ssrc, media));
             if !sent {
@@ -183,9 +192,8 @@ fn ask_for_key_frame(now: Timestamp, peer: &mut Peer, track: &mut Track, outbox:
     if !track.key_frames.poll(now) {
         return 0;
     }
-    let Some(media) = track.layers[usize::from(track.current)].ssrc.or_else(|| track.any_ssrc()) else {
-        return 0;
-    };
+    let layer = usize::from(track.key_frame_layer(now));
+    let Some(media) = track.layers[layer].ssrc.or_else(|| track.any_ssrc()) else { return 0 };
     let sender = peer.ssrc;
     let command = track.key_frames.sent() as u8;
     let pli = track.feedback.pli || !track.feedback.fir;

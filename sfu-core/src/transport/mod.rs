@@ -197,8 +197,9 @@ impl Transport {
         let change = self.pump(outbox);
         match result {
             Ok(()) => Ok(change),
-            Err(_) if self.srtp.is_some() => Ok(change.or(self.close("DTLS engine refused a record"))),
-            Err(_) => Ok(change.or(self.fail("DTLS handshake failed"))),
+            // The last change is the one to tell.
+            Err(_) if self.srtp.is_some() => Ok(self.close("DTLS engine refused a record").or(change)),
+            Err(_) => Ok(self.fail("DTLS handshake failed").or(change)),
         }
     }
 
@@ -222,7 +223,7 @@ impl Transport {
         let change = self.pump(outbox);
         match result {
             Ok(()) => change,
-            Err(_) => change.or(self.fail("DTLS handshake timed out")),
+            Err(_) => self.fail("DTLS handshake timed out").or(change),
         }
     }
 

@@ -19,6 +19,8 @@ use crate::time::Timestamp;
 
 /// Simulcast layers of one track; Chromium sends three at most.
 const MAX_LAYERS: usize = 4;
+/// SSRCs that media goes out with in the life of one transport.
+const MAX_SENT_SSRCS: usize = 4096;
 /// Missing packets tracked per received stream.
 const NACK_OUTSTANDING: usize = 256;
 
@@ -136,6 +138,22 @@ pub(super) fn enter_routes(
 
 fn id_of(extensions: &[HeaderExtension], uri: &str) -> u8 {
     extensions.iter().find(|extension| extension.uri == uri).map_or(0, |extension| extension.id)
+}
+
+/// Adds the SSRCs of `tracks` to those `used` on a transport. One that was used before is refused even if its
+/// subscription is gone: its numbers would begin anew under the same keys, and no two packets may share one.
+pub(super) fn claim_ssrcs(used: &[Ssrc], tracks: &[SubscriptionTrack]) -> Result<Vec<Ssrc>, OpError> {
+    let mut claimed = used.to_vec();
+    for ssrc in tracks.iter().flat_map(|track| std::iter::once(track.ssrc).chain(track.rtx_ssrc)) {
+        if claimed.contains(&Ssrc(ssrc)) {
+            return Err(OpError::conflict("ssrc", &ssrc.to_string()));
+        }
+        claimed.push(Ssrc(ssrc));
+    }
+    if claimed.len() > MAX_SENT_SSRCS {
+        return Err(OpError::overloaded("ssrc", MAX_SENT_SSRCS));
+    }
+    Ok(claimed)
 }
 
 /// Builds what one subscriber gets of `from`.
