@@ -1,6 +1,7 @@
 //! The command line. Flags are one more source of the configuration, the one that wins.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -40,7 +41,13 @@ pub(crate) enum ConfigAction {
 #[derive(Debug, Args)]
 pub(crate) struct SimulateFlags {
     /// The scenario (TOML)
-    pub(crate) file: std::path::PathBuf,
+    pub(crate) file: PathBuf,
+    /// Write one row per step as CSV
+    #[arg(long, value_name = "OUT")]
+    pub(crate) csv: Option<PathBuf>,
+    /// Draw loads and nodes over time
+    #[arg(long, value_name = "OUT")]
+    pub(crate) svg: Option<PathBuf>,
 }
 
 /// Flags of the server; each stands for a property, which the environment or a file may set as well.

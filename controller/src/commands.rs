@@ -1,13 +1,15 @@
 //! What each command does, up to the point where the runtime takes over.
 
+use std::fs;
 use std::io::Write as _;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use controller::config::resolve;
+use controller::simulate;
 use sfu_core::control::proto;
 
-use crate::cli::{Cli, Command, ConfigAction, NodeFlags, ServerFlags};
+use crate::cli::{Cli, Command, ConfigAction, NodeFlags, ServerFlags, SimulateFlags};
 use crate::{surroundings, up};
 
 /// Runs the command; returns when it is done.
@@ -18,7 +20,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
         Some(Command::Controller(flags)) => server(flags.or(cli.server), up::Mode::ControllerOnly),
         Some(Command::Node(flags)) => node(*flags),
         Some(Command::Config { action: ConfigAction::Check(flags) }) => check(flags.or(cli.server)),
-        Some(Command::Simulate(flags)) => simulate(&flags.file),
+        Some(Command::Simulate(flags)) => run_scenario(&flags),
     }
 }
 
@@ -82,6 +84,23 @@ fn check(flags: ServerFlags) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn simulate(file: &std::path::Path) -> anyhow::Result<()> {
-    bail!("{}: the simulator is not in this build yet", file.display())
+fn run_scenario(flags: &SimulateFlags) -> anyhow::Result<()> {
+    let file = &flags.file;
+    let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
+    // A trace lies beside its scenario.
+    let open = |name: &str| {
+        let path = file.with_file_name(name);
+        fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))
+    };
+    let scenario = simulate::Scenario::parse(&text, open).with_context(|| file.display().to_string())?;
+    let outcome = simulate::simulate(&scenario);
+    let outputs =
+        [(&flags.csv, simulate::csv(&outcome.rows)), (&flags.svg, simulate::svg(&scenario, &outcome))];
+    for (path, content) in outputs {
+        if let Some(path) = path {
+            fs::write(path, content).with_context(|| path.display().to_string())?;
+        }
+    }
+    print!("{}", simulate::table(&scenario, &outcome));
+    Ok(())
 }
