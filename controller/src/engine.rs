@@ -18,6 +18,7 @@
 
 mod config;
 mod nodes;
+mod placing;
 mod removal;
 mod rest_ops;
 mod timers;
@@ -29,13 +30,14 @@ use serde_json::Value;
 use sfu_core::control::proto::{self, NodeInfo, Notification};
 
 pub use config::{Coturn, EngineConfig, Limits};
-pub use nodes::{LeastLoaded, MediaNode, NoNode, Nodes, Placer};
+pub use nodes::{MediaNode, NoNode, Nodes, Placer};
 pub(crate) use removal::{participant_record, publication_record, subscription_record};
 pub(crate) use rest_ops::SignalEvent;
 pub use rest_ops::{ApiError, SignalRequest};
 pub(crate) use timers::{Timer, Timers};
 
 use crate::ids::{ClientId, IdGenerator, NodeId, ReplyId, SessionId};
+use crate::placement::Placement;
 pub use crate::session::EventRecord;
 use crate::session::{Place, Registry, Session};
 use crate::signaling::{Join, Peers, Pending};
@@ -211,6 +213,7 @@ impl Engine {
     /// An engine without sessions and nodes. `seed` must be unpredictable: tokens are made from it.
     pub fn new(config: EngineConfig, seed: [u8; 32], now_ms: u64) -> Self {
         let mut timers = Timers::default();
+        let placer = Box::new(Placement::new(config.load_strategy));
         if config.garbage_interval_ms > 0 {
             timers.set(now_ms + config.garbage_interval_ms, Timer::Garbage);
         }
@@ -220,7 +223,7 @@ impl Engine {
             ids: IdGenerator::from_seed(seed),
             registry: Registry::default(),
             nodes: Nodes::default(),
-            placer: Box::new(LeastLoaded),
+            placer,
             timers,
             opening: HashMap::new(),
             pending: HashMap::new(),
@@ -232,6 +235,7 @@ impl Engine {
     /// Replaces the placement strategy.
     pub fn set_placer(&mut self, placer: Box<dyn Placer + Send>) {
         self.placer = placer;
+        self.nodes.all_changed();
     }
 
     /// Takes one input and appends what is to be done. `now_ms`: UTC milliseconds, never going back by much.

@@ -289,6 +289,7 @@ pub fn engine_config(config: &Config) -> EngineConfig {
         garbage_interval_ms: seconds(config.sessions.garbage_interval_s),
         garbage_threshold_ms: seconds(config.sessions.garbage_threshold_s),
         node_reconnection_ms: config.cluster.reconnection_timeout_s.map_or(FOR_EVER_MS, seconds),
+        load_strategy: config.cluster.load_strategy,
         ..EngineConfig::default()
     }
 }

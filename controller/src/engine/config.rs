@@ -1,6 +1,7 @@
 //! Settings of the engine, handed over by the configuration layer.
 #![forbid(unsafe_code)]
 
+use crate::config::LoadStrategy;
 use crate::session::{ForcedVideoCodec, IceServer};
 
 /// What the engine has to know of the configuration.
@@ -33,6 +34,8 @@ pub struct EngineConfig {
     pub garbage_threshold_ms: u64,
     /// How long a lost node may take to come back before its sessions are closed.
     pub node_reconnection_ms: u64,
+    /// What placement compares.
+    pub load_strategy: LoadStrategy,
     /// Keep both SDPs of every peer connection for `webRtcStats=true`; about 8 KiB each.
     pub keep_sdp: bool,
     /// Bounds and waiting times.
@@ -114,6 +117,7 @@ impl Default for EngineConfig {
             garbage_interval_ms: 900_000,
             garbage_threshold_ms: 3_600_000,
             node_reconnection_ms: 3_000,
+            load_strategy: LoadStrategy::Cpu,
             keep_sdp: true,
             limits: Limits::default(),
         }

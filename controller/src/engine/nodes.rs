@@ -7,7 +7,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use sfu_core::control::proto::{CoreInfo, NodeInfo, NodeLoad, Notification, Op, RoomInfo, TransportState};
 
@@ -27,6 +27,8 @@ pub struct MediaNode {
     pub running: bool,
     /// Last load report.
     pub load: NodeLoad,
+    /// When it came, UTC milliseconds.
+    pub load_at_ms: Option<u64>,
     /// When the control connection was lost, UTC milliseconds.
     pub lost_at_ms: Option<u64>,
     /// Rooms that the engine has there, by core.
@@ -39,11 +41,6 @@ impl MediaNode {
         self.connected && self.running && !self.info.draining
     }
 
-    /// Load of a core in its last report; 0 before the first.
-    pub fn core_load(&self, core: u16) -> f64 {
-        self.load.cores.iter().find(|load| load.core == core).map_or(0.0, |load| load.load)
-    }
-
     /// Rooms that the engine has on a core.
     pub fn rooms_on(&self, core: u16) -> u32 {
         self.rooms.get(&core).copied().unwrap_or(0)
@@ -54,6 +51,8 @@ impl MediaNode {
 #[derive(Debug, Default)]
 pub struct Nodes {
     nodes: BTreeMap<NodeId, MediaNode>,
+    /// Nodes that placement has to look at again.
+    changed: BTreeSet<NodeId>,
 }
 
 impl Nodes {
@@ -64,6 +63,8 @@ impl Nodes {
 
     /// Looks a node up for a change.
     pub fn get_mut(&mut self, id: &str) -> Option<&mut MediaNode> {
+        let (known, _) = self.nodes.get_key_value(id)?;
+        self.changed.insert(known.clone());
         self.nodes.get_mut(id)
     }
 
@@ -74,7 +75,24 @@ impl Nodes {
 
     /// Forgets a node that was removed for good.
     pub fn remove(&mut self, id: &str) -> Option<MediaNode> {
-        self.nodes.remove(id)
+        let (id, node) = self.nodes.remove_entry(id)?;
+        self.changed.insert(id);
+        Some(node)
+    }
+
+    fn insert(&mut self, id: NodeId, node: MediaNode) {
+        self.changed.insert(id.clone());
+        self.nodes.insert(id, node);
+    }
+
+    /// Nodes that changed, came or went since the last call.
+    pub(super) fn take_changed(&mut self) -> BTreeSet<NodeId> {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// Everything has to be looked at again.
+    pub(super) fn all_changed(&mut self) {
+        self.changed.extend(self.nodes.keys().cloned());
     }
 
     fn core(&self, place: &Place) -> Option<&CoreInfo> {
@@ -83,13 +101,13 @@ impl Nodes {
     }
 
     pub(crate) fn room_opened(&mut self, place: &Place) {
-        if let Some(node) = self.nodes.get_mut(place.node.as_str()) {
+        if let Some(node) = self.get_mut(place.node.as_str()) {
             *node.rooms.entry(place.core).or_default() += 1;
         }
     }
 
     pub(crate) fn room_closed(&mut self, place: &Place) {
-        let rooms = self.nodes.get_mut(place.node.as_str()).and_then(|node| node.rooms.get_mut(&place.core));
+        let rooms = self.get_mut(place.node.as_str()).and_then(|node| node.rooms.get_mut(&place.core));
         if let Some(rooms) = rooms {
             *rooms = rooms.saturating_sub(1);
         }
@@ -106,34 +124,13 @@ pub struct NoNode(
 
 /// Chooses where a session shall live, at its first join.
 pub trait Placer {
+    /// Something about a node changed, or it is gone (`None`). Told before the next [`Placer::place`].
+    fn node_changed(&mut self, id: &NodeId, node: Option<&MediaNode>);
+
     /// Node and core for a session. Must respect `session.properties.media_node`.
     /// # Errors
     /// [`NoNode`]: no connected, running node (or the one it is pinned to is none).
     fn place(&mut self, now_ms: u64, session: &Session, nodes: &Nodes) -> Result<(NodeId, u16), NoNode>;
-}
-
-/// Least loaded core of all, in steps of 5 % so that noise decides nothing; of equal ones that with the fewest rooms.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct LeastLoaded;
-
-impl Placer for LeastLoaded {
-    fn place(&mut self, _now_ms: u64, session: &Session, nodes: &Nodes) -> Result<(NodeId, u16), NoNode> {
-        let pinned = session.properties.media_node.as_ref();
-        let candidates = nodes
-            .iter()
-            .filter(|(id, node)| node.takes_sessions() && pinned.is_none_or(|pinned| pinned == *id));
-        let cores =
-            candidates.flat_map(|(id, node)| node.info.cores.iter().map(move |core| (id, node, core.core)));
-        let best = cores.min_by_key(|(id, node, core)| {
-            ((node.core_load(*core) / 5.0) as u32, node.rooms_on(*core), (*id).clone(), *core)
-        });
-        best.map(|(id, _, core)| (id.clone(), core)).ok_or_else(|| {
-            NoNode(match pinned {
-                Some(id) => format!("Media node {id} is not available"),
-                None => "There is no available Media Node where to initialize the session".into(),
-            })
-        })
-    }
 }
 
 impl Engine {
@@ -151,14 +148,21 @@ impl Engine {
         // Whatever was asked before is answered by what runs there now.
         self.fail_replies_of(now_ms, &id, out);
         let there = info.rooms.clone();
-        let node =
-            MediaNode { info, connected: true, running, load: NodeLoad::default(), lost_at_ms: None, rooms };
-        self.nodes.nodes.insert(id.clone(), node);
+        let node = MediaNode {
+            info,
+            connected: true,
+            running,
+            load: NodeLoad::default(),
+            load_at_ms: None,
+            lost_at_ms: None,
+            rooms,
+        };
+        self.nodes.insert(id.clone(), node);
         self.reconcile(now_ms, &id, restarted, &there, out);
     }
 
     pub(super) fn on_node_down(&mut self, now_ms: u64, id: &NodeId, out: &mut Vec<Output>) {
-        let Some(node) = self.nodes.nodes.get_mut(id).filter(|node| node.connected) else { return };
+        let Some(node) = self.nodes.get_mut(id.as_str()).filter(|node| node.connected) else { return };
         tracing::warn!(node = %id, "media node lost");
         node.connected = false;
         node.lost_at_ms = Some(now_ms);
@@ -303,11 +307,12 @@ impl Engine {
         }
     }
 
-    pub(super) fn on_node_notification(&mut self, _now_ms: u64, id: &NodeId, notification: Notification) {
+    pub(super) fn on_node_notification(&mut self, now_ms: u64, id: &NodeId, notification: Notification) {
         match notification {
             Notification::Load(load) => {
-                if let Some(node) = self.nodes.nodes.get_mut(id) {
+                if let Some(node) = self.nodes.get_mut(id.as_str()) {
                     node.load = load;
+                    node.load_at_ms = Some(now_ms);
                 }
             }
             Notification::TransportState { room, transport, state, reason } => {

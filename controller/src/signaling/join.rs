@@ -147,9 +147,8 @@ impl Engine {
         let Some(session) = self.registry.get(id.as_str()) else {
             return Err(RpcError::new(code::ROOM_NOT_FOUND, format!("Session {id} not found")));
         };
-        let (node, core) =
-            self.placer.place(now_ms, session, &self.nodes).map_err(|no_node| cannot(no_node.to_string()))?;
         let created_at = session.created_at;
+        let (node, core) = self.place(now_ms, id.as_str()).map_err(|no_node| cannot(no_node.to_string()))?;
         let room = self.new_room(id.as_str(), created_at);
         let place = Place { node, core, room: room.clone() };
         let then = Then::OpenRoom { session: id.clone(), room };
