@@ -275,7 +275,7 @@ mod tests {
         let launcher = launcher(&script);
         let node = launcher.launch(LaunchRequest::default()).await.expect("ready");
         assert_eq!(node.uri, "ws://127.0.0.1:4711/weir");
-        assert_eq!(launcher.discover().await.expect("works"), [node.clone()]);
+        assert_eq!(launcher.discover().await.expect("works"), std::slice::from_ref(&node));
         assert!(lives(pid(&node)));
         launcher.stop(&node.environment_id).await.expect("ends");
         assert!(!lives(pid(&node)));
