@@ -54,6 +54,14 @@ export function describe(figures) {
   ]).join('\n');
 }
 
+/** Every stream of one page comes at about the rate that `all` pages send, which a busy machine may have lowered. */
+export function assertFlowing(figures, all, when) {
+  const sent = Math.min(CAMERA_FPS, ...all.filter(({ out }) => out).map(({ out }) => out.fps));
+  for (const [id, one] of Object.entries(figures.in)) {
+    assert.ok(one.fps >= sent * 0.75, `${when}: ${id} at ${one.fps} of ${sent} frames/s\n${describe(all)}`);
+  }
+}
+
 /**
  * Every stream arrives whole: the sender's frame rate within 10 %, no lost packet, no freeze, sound with energy.
  * `streams`: how many each page receives.
