@@ -39,7 +39,12 @@ const client = {
   },
 
   async subscribe(stream) {
-    const subscriber = await this.session.subscribeAsync(stream, 'videos');
+    let subscriber;
+    try {
+      subscriber = await this.session.subscribeAsync(stream, 'videos');
+    } catch (error) {
+      return this.note('subscribeFailed', { stream: stream.streamId, message: String(error.message ?? error) });
+    }
     subscriber.on('streamPlaying', () => this.note('streamPlaying', { stream: stream.streamId }));
     this.subscribers.set(stream.streamId, subscriber);
   },
@@ -59,6 +64,23 @@ const client = {
     this.publisher = await this.openvidu.initPublisherAsync(undefined, { resolution: '640x480', ...properties });
     await this.session.publish(this.publisher);
     return this.publisher.stream.streamId;
+  },
+
+  /** A picture that no encoder can make small: coloured noise over a moving bar. */
+  noise(width, height, fps) {
+    const canvas = Object.assign(document.createElement('canvas'), { width, height });
+    const context = canvas.getContext('2d');
+    const image = context.createImageData(width, height);
+    const pixels = new Uint32Array(image.data.buffer);
+    let seed = 1;
+    setInterval(() => {
+      for (let at = 0; at < pixels.length; at += 1) {
+        if (at % 8 === 0) seed = (Math.imul(seed, 1664525) + 1013904223) | 0;
+        pixels[at] = 0xff000000 | seed;
+      }
+      context.putImageData(image, 0, 0);
+    }, 1000 / fps);
+    return canvas.captureStream(fps).getVideoTracks()[0];
   },
 
   /** Every peer connection: the publisher's as `out`, each subscriber's by its stream id. */

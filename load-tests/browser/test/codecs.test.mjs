@@ -83,3 +83,33 @@ for (const variant of flows) {
     });
   });
 }
+
+for (const [limit, name] of [[0, 'no limit'], [600, 'a limit of 600 kbit/s']]) {
+  describe(`bitrate (${first.name}, ${name})`, () => {
+    let stage;
+    before(async () => {
+      stage = await Stage.open({ ...first.env, OPENVIDU_STREAMS_VIDEO_MAX_RECV_BANDWIDTH: String(limit) });
+    });
+    after(() => stage?.close());
+
+    it('a publisher with much to send gets as far as it may', async (test) => {
+      if (stage.weir.external) return test.skip('needs a server of its own');
+      const session = await stage.session();
+      const page = await stage.join(session, { publish: null });
+      await page.evaluate(() => client.publish({ videoSource: client.noise(640, 480, 15) }));
+      const viewer = await stage.join(session, { publish: null, role: 'SUBSCRIBER' });
+      const wanted = (limit || 1200) * 1000;
+      let reached = 0;
+      await until('the estimate rises', async () => {
+        reached = (await stats(page)).out.pair?.availableOutgoingBitrate ?? 0;
+        return reached >= wanted * 0.98;
+      }, 60_000).finally(() => test.diagnostic(`${Math.round(reached / 1000)} kbit/s available`));
+      await sleep(2000);
+      if (limit) assert.ok((await stats(page)).out.pair.availableOutgoingBitrate <= wanted * 1.02);
+      const [inbound] = Object.values((await stats(viewer)).in);
+      assert.equal(inbound.video.packetsLost, 0);
+      await Promise.all([page.close(), viewer.close()]);
+      await session.close();
+    });
+  });
+}
