@@ -41,7 +41,7 @@ function difference(before, after) {
       [name, value - (before[kind][name] ?? 0)]));
   const [audio, video] = [subtract('audio'), subtract('video')];
   const frames = video.framesDecoded ?? video.framesSent ?? 0;
-  return { seconds, audio, video, fps: frames / seconds, width: after.video.width, layers: after.video.layers };
+  return { stream: after.stream, seconds, audio, video, fps: frames / seconds, width: after.video.width, layers: after.video.layers };
 }
 
 /** One line per stream, for the log of a test run. */
@@ -54,10 +54,15 @@ export function describe(figures) {
   ]).join('\n');
 }
 
+/** What the sender of a stream sent, frames per second; the camera's rate where its page is not among those measured. */
+function sentRate(id, all) {
+  return all.find(({ out }) => out?.stream === id)?.out.fps ?? CAMERA_FPS;
+}
+
 /** Every stream of one page comes at about the rate that `all` pages send, which a busy machine may have lowered. */
 export function assertFlowing(figures, all, when) {
-  const sent = Math.min(CAMERA_FPS, ...all.filter(({ out }) => out).map(({ out }) => out.fps));
   for (const [id, one] of Object.entries(figures.in)) {
+    const sent = sentRate(id, all);
     assert.ok(one.fps >= sent * 0.75, `${when}: ${id} at ${one.fps} of ${sent} frames/s\n${describe(all)}`);
   }
 }
@@ -70,6 +75,8 @@ export async function wholeWithin(attempts, pages, seconds, note) {
   for (let attempt = 1; ; attempt += 1) {
     const figures = await measure(pages, seconds);
     note(describe(figures));
+    const slow = figures.some(({ out }) => out.fps < CAMERA_FPS * 0.9);
+    if (slow && attempt < attempts) continue;
     try {
       return assertWhole(figures, pages.length - 1);
     } catch (error) {
@@ -85,13 +92,12 @@ export async function wholeWithin(attempts, pages, seconds, note) {
  */
 function assertWhole(figures, streams) {
   const report = describe(figures);
-  const sent = figures.filter(({ out }) => out).map(({ out }) => out.fps);
-  const slowest = Math.min(...sent, CAMERA_FPS);
   for (const { in: inbound } of figures) {
     const list = Object.entries(inbound);
     assert.equal(list.length, streams, report);
     for (const [id, one] of list) {
-      assert.ok(one.fps >= slowest * 0.9, `${id}: ${one.fps} frames/s of ${slowest}\n${report}`);
+      const sent = sentRate(id, figures);
+      assert.ok(one.fps >= sent * 0.9, `${id}: ${one.fps} frames/s of ${sent}\n${report}`);
       assert.equal(one.video.packetsLost, 0, `${id}: video packets lost\n${report}`);
       assert.equal(one.audio.packetsLost, 0, `${id}: audio packets lost\n${report}`);
       assert.equal(one.video.freezeCount, 0, `${id}: freezes\n${report}`);

@@ -87,6 +87,7 @@ const client = {
   async stats() {
     const read = async (stream) => pick(await stream.getRTCPeerConnection().getStats());
     const out = this.publisher?.stream?.getRTCPeerConnection?.() ? await read(this.publisher.stream) : null;
+    if (out) out.stream = this.publisher.stream.streamId;
     const inbound = {};
     for (const [id, subscriber] of this.subscribers) inbound[id] = await read(subscriber.stream);
     return { out, in: inbound };
