@@ -43,7 +43,7 @@ fn oversized_segments_arrive(choice: ReactorChoice) {
     let total = shard.report_when(|r| r.total.sent == 30).total;
     // Ten singles for the run that was refused; the others still leave as runs.
     assert_eq!(total.send_failed, 0);
-    assert!((11..=14).contains(&total.messages), "{} messages", total.messages);
+    assert!((11..=20).contains(&total.messages), "{} messages", total.messages);
 }
 
 #[test]
