@@ -12,7 +12,10 @@ fn node(id: &str, status: Status, load: f64) -> NodeView {
     NodeView { id: id.into(), environment_id, ip, status, load, busy: load > 0.0, launched_at_ms: 0 }
 }
 
-fn view(limits: Limits, nodes: &[(&str, Status, f64)]) -> View {
+/// Id, status and load.
+type Nodes<'a> = &'a [(&'a str, Status, f64)];
+
+fn view(limits: Limits, nodes: Nodes<'_>) -> View {
     View { limits, nodes: nodes.iter().map(|(id, status, load)| node(id, *status, *load)).collect() }
 }
 
@@ -32,7 +35,7 @@ use Status::{Canceled, Launching, Running, Terminating, WaitingIdleToTerminate a
 fn the_published_rows() {
     let two = Limits { max_nodes: 2, ..LIMITS };
     // What the algorithm sees in each row, total load, average, what it does.
-    let rows: &[(Limits, &[(&str, Status, f64)], f64, f64, &str)] = &[
+    let rows: &[(Limits, Nodes, f64, f64, &str)] = &[
         (LIMITS, &[("a", Running, 0.0)], 0.0, 0.0, "none"),
         (LIMITS, &[("a", Running, 36.59)], 36.59, 36.59, "none"),
         (LIMITS, &[("a", Running, 73.18)], 73.18, 73.18, "+//1"),
@@ -101,7 +104,7 @@ fn rules_one_by_one() {
     let none = Limits { min_nodes: 0, ..LIMITS };
     let three = Limits { min_nodes: 3, ..LIMITS };
     let tight = Limits { min_avg_load: 60.0, ..LIMITS };
-    let rows: &[(&str, Limits, &[(&str, Status, f64)], &str)] = &[
+    let rows: &[(&str, Limits, Nodes, &str)] = &[
         ("at the upper limit", LIMITS, &[("a", Running, 70.0)], "none"),
         ("at the lower limit", LIMITS, &[("a", Running, 60.0), ("b", Running, 0.0)], "none"),
         (

@@ -98,7 +98,7 @@ impl Picture {
                 "<polygon points=\"{}\" fill=\"{colour}\" fill-opacity=\"0.8\"/>",
                 points.join(" ")
             ));
-            let (x, y) = (LEFT + 150.0 * number as f64 + 110.0, plot.top - 8.0);
+            let (x, y) = (LEFT + 165.0 * number as f64 + 110.0, plot.top - 8.0);
             self.put(&format!("<text x=\"{x}\" y=\"{y}\" fill=\"{colour}\">{name}</text>"));
         }
     }
