@@ -1,0 +1,125 @@
+//! The media path allocates nothing: from the received datagram over timers and reports to the sealed batch.
+//!
+//! The packets come from the simulated network of `sim/`, so that everything is on: audio and video, loss both ways, NACK,
+//! RTX and plain resend, transport-wide feedback, sender and receiver reports, key frame requests. Counted is what the
+//! shard does with RTP and RTCP, in its timers and in its drain; STUN (a check every few seconds) and DTLS may allocate.
+#![allow(unsafe_code)] // A global allocator cannot be written without it.
+
+#[path = "sim/support/mod.rs"]
+mod support;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use support::ms;
+use support::network::Link;
+use support::room::{Publish, Subscribe};
+use support::world::{Settings, World};
+
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+// SAFETY: every call goes to the system allocator unchanged; the counter is a thread-local without a destructor.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        // SAFETY: the caller keeps the contract of `alloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        // SAFETY: `ptr` came from `alloc` above with this layout.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn allocations() -> u64 {
+    ALLOCATIONS.get()
+}
+
+/// Two publishers and four subscribers each, over a path with this loss; warm.
+fn warm_call(seed: u64, loss: f64, batch: (usize, usize)) -> World {
+    let mut world = World::with(Settings { batch, ..Settings::new(seed) });
+    for publisher in ["alice", "bob"] {
+        let peer = world.join(publisher);
+        world.publish(peer, publisher, &Publish::default()).expect("published");
+        for n in 0..4 {
+            let name = format!("{publisher}-{n}");
+            let peer = world.join(&name);
+            let take = Subscribe { rtx: n % 2 == 0, pli: true, ..Subscribe::default() };
+            world.subscribe(peer, &name, publisher, take).expect("subscribed");
+        }
+    }
+    world.run_for(ms(1_000));
+    // Tables of repair take their memory with the first loss.
+    world.network.set_default(Link { loss: 0.1, jitter: ms(10), ..Link::clean(10) });
+    world.run_for(ms(4_000));
+    world.network.set_default(Link { loss, jitter: ms(5), ..Link::clean(10) });
+    world.run_for(ms(1_000));
+    world
+}
+
+/// Lets a call go on for ten seconds and counts.
+fn measure(world: &mut World) {
+    let before = world.shard.counters().clone();
+    let heard = |world: &World| world.peers.iter().map(|peer| peer.heard.twcc).sum::<u32>();
+    let twcc = heard(world);
+    world.probe = allocations;
+    world.allocated = 0;
+    world.run_for(ms(10_000));
+    world.probe = || 0;
+    let after = world.shard.counters();
+    assert!(after.rtp_in - before.rtp_in > 2_500, "{} packets in", after.rtp_in - before.rtp_in);
+    assert!(after.rtp_forwarded - before.rtp_forwarded > 10_000);
+    assert!(after.rtcp_in - before.rtcp_in > 80, "reports came in");
+    assert!(heard(world) - twcc > 250, "and feedback went out");
+    assert_eq!(world.allocated, 0, "allocations for {} packets", after.rtp_in - before.rtp_in);
+}
+
+#[test]
+fn the_counter_counts() {
+    let before = allocations();
+    drop(std::hint::black_box(Box::new(1)));
+    assert_eq!(allocations() - before, 1);
+}
+
+#[test]
+fn the_probe_sees_what_a_command_allocates() {
+    // The same probe around something that does allocate, so that a zero elsewhere means something.
+    let mut world = World::new(1);
+    world.join("alice");
+    world.probe = allocations;
+    world.run_for(ms(1_000));
+    world.probe = || 0;
+    assert!(world.allocated > 0, "a DTLS handshake is worked on in the timers and allocates");
+}
+
+#[test]
+fn no_packet_of_a_clean_call_allocates() {
+    let mut world = warm_call(91, 0.0, (1 << 20, 256));
+    measure(&mut world);
+    world.close_and_check();
+}
+
+#[test]
+fn no_packet_of_a_lossy_call_allocates() {
+    let mut world = warm_call(92, 0.05, (1 << 20, 256));
+    let before = world.shard.counters().clone();
+    measure(&mut world);
+    let after = world.shard.counters();
+    assert!(after.resent - before.resent > 200 && after.nacked - before.nacked > 50, "repair was at work");
+    world.close_and_check();
+}
+
+#[test]
+fn a_batch_that_is_full_again_and_again_allocates_nothing() {
+    let mut world = warm_call(93, 0.02, (4096, 3));
+    measure(&mut world);
+    world.close_and_check();
+}
