@@ -45,7 +45,7 @@ for (const variant of flows) {
       const ann = await enter('Ann Lee', 'page-test');
       const bob = await enter('Bob', 'page-test', { width: 390, height: 844, colorScheme: 'dark' });
       for (const page of [ann, bob]) {
-        await until('the other one plays', async () => (await frames(page)).some((count) => count > 20));
+        await until('the other one plays', async () => (await frames(page)).some((count) => count > 20), 40_000);
         await until('somebody speaks', () => page.$('.tile.speaking'));
       }
       assert.deepEqual(await bob.$$eval('.tile .name', (names) => names.map((name) => name.textContent).sort()), ['Ann Lee', 'Bob (you)']);
