@@ -6,6 +6,7 @@
 //!
 //! Safe by default: without settings Weir listens on loopback with the well-known secret. Listening further needs a
 //! secret of one's own.
+#![forbid(unsafe_code)]
 
 pub mod ice;
 pub mod property;

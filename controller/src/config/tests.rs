@@ -1,3 +1,5 @@
+//! Settings from every source, their precedence, and what is refused.
+
 use super::*;
 
 fn around(vars: &[(&str, &str)]) -> Surroundings {

@@ -9,6 +9,7 @@
 //! | `apply` | commands: rooms, transports, publications, subscriptions |
 //! | `snapshot` | what runs, for the control thread |
 //! | `demux` `load` `stats` `command` | tables and figures |
+#![forbid(unsafe_code)]
 
 mod apply;
 mod command;

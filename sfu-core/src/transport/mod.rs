@@ -10,6 +10,7 @@
 //!
 //! Order of trust: an address counts only after a check that knows our password; DTLS is taken only from such an address;
 //! keys are used only after the certificate's fingerprint matched signaling; media is taken only with those keys.
+#![forbid(unsafe_code)]
 
 pub mod ice_lite;
 pub mod outbox;

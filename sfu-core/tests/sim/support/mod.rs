@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Also used by `zero_alloc.rs` and by the fuzz target `shard_ops`, so it needs `sfu_core`'s public items and `std` only.
-#![allow(dead_code, reason = "each test program uses its part")]
+#![allow(dead_code, clippy::unwrap_used, reason = "tests; each program uses its part")]
 
 pub(crate) mod history;
 pub(crate) mod network;
