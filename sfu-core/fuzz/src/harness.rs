@@ -1,7 +1,10 @@
 //! One function per fuzz target: a datagram in, panics out.
 //!
-//! Also compiled into `sfu-core/tests/fuzz_seeds.rs`, so it may use `sfu_core`'s public items and `std` only.
+//! Also compiled into `sfu-core/tests/fuzz_seeds.rs`, so it may use `sfu_core`'s public items and `std` only, and the
+//! simulated network of `sfu-core/tests/sim/support`.
 
+use sfu_core::crypto::{MasterKey, SrtpProfile, SrtpRx, SrtpTx};
+use sfu_core::drop_reason::DropReason;
 use sfu_core::ids::{ExtSeq, Ssrc};
 use sfu_core::time::Timestamp;
 use sfu_core::wire::demux::{Protocol, classify};
@@ -22,6 +25,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("rtp_ext", rtp_ext),
     ("rtcp", rtcp),
     ("payload", payload),
+    ("srtp", srtp),
+    ("shard_ops", shard_ops),
 ];
 
 /// The password of RFC 5769's vectors, so that seeds can carry a right seal.
@@ -256,4 +261,74 @@ fn payload_of_any_format(payload: &[u8]) {
         assert!(descriptor.tl0_pic_idx.is_none_or(|(value, at)| payload[at] == value));
         assert!(descriptor.picture_id.is_none_or(|id| id.at < payload.len()));
     }
+}
+
+/// A profile byte and a packet: opened as it is, which must fail and change nothing; then sealed, opened, opened again,
+/// and opened with a bit turned.
+pub fn srtp(data: &[u8]) {
+    let Some((&head, packet)) = data.split_first() else { return };
+    let profile = SrtpProfile::ALL[usize::from(head) % SrtpProfile::ALL.len()];
+    let key = MasterKey::new(profile, &vec![0x11; profile.key_len()], &vec![0x22; profile.salt_len()])
+        .expect("of the profile's lengths");
+    let (mut tx, mut rx) = (SrtpTx::new(profile, &key), SrtpRx::new(profile, &key));
+    let mut bytes = packet.to_vec();
+    if let Ok(header) = RtpHeader::parse(packet) {
+        assert!(rx.unprotect_rtp(&mut bytes, header.header_len, header.ssrc, header.seq).is_err());
+        assert_eq!(rx.streams(), 0);
+    }
+    let mut bytes = packet.to_vec();
+    assert!(rx.unprotect_rtcp(&mut bytes).is_err());
+    srtp_rtp(packet, head, &mut tx, &mut rx);
+    srtp_rtcp(packet, head, &mut tx, &mut rx);
+}
+
+fn srtp_rtp(packet: &[u8], head: u8, tx: &mut SrtpTx, rx: &mut SrtpRx) {
+    let Ok(header) = RtpHeader::parse(packet) else { return };
+    let (plain, payload) = packet.split_at(header.header_len);
+    // The first packet of a stream has a rollover count of zero.
+    let index = ExtSeq(u64::from(header.seq.0));
+    let mut sealed = vec![0; packet.len() + tx.rtp_overhead()];
+    sealed[..plain.len()].copy_from_slice(plain);
+    let len = tx.protect_rtp(&mut sealed, plain.len(), payload, header.ssrc, index);
+    assert_eq!(len, sealed.len());
+    let mut open = |mut bytes: Vec<u8>| {
+        let header = RtpHeader::parse(&bytes)?;
+        let (len, index) = rx.unprotect_rtp(&mut bytes, header.header_len, header.ssrc, header.seq)?;
+        bytes.truncate(len);
+        Ok((bytes, index))
+    };
+    assert!(open(turned(&sealed, head)).is_err());
+    assert_eq!(open(sealed.clone()), Ok((packet.to_vec(), index)));
+    assert_eq!(open(sealed), Err(DropReason::Replayed));
+}
+
+fn srtp_rtcp(packet: &[u8], head: u8, tx: &mut SrtpTx, rx: &mut SrtpRx) {
+    if packet.len() < 8 {
+        return;
+    }
+    let mut sealed = packet.to_vec();
+    sealed.resize(packet.len() + tx.rtcp_overhead(), 0);
+    let len = tx.protect_rtcp(&mut sealed, packet.len());
+    assert_eq!(len, sealed.len());
+    let mut open = |mut bytes: Vec<u8>| {
+        let len = rx.unprotect_rtcp(&mut bytes)?;
+        bytes.truncate(len);
+        Ok(bytes)
+    };
+    assert!(open(turned(&sealed, head)).is_err());
+    assert_eq!(open(sealed.clone()), Ok(packet.to_vec()));
+    assert_eq!(open(sealed), Err(DropReason::Replayed));
+}
+
+/// The same with one bit turned, somewhere.
+fn turned(bytes: &[u8], head: u8) -> Vec<u8> {
+    let mut turned = bytes.to_vec();
+    let at = usize::from(head).wrapping_mul(37) % bytes.len();
+    turned[at] ^= 1 << (head >> 5);
+    turned
+}
+
+/// One life of a shard, with peers around it; see `tests/sim/support/history.rs`.
+pub fn shard_ops(data: &[u8]) {
+    crate::support::history::run(data);
 }
