@@ -3,7 +3,7 @@
 //! ```text
 //! New ──first authenticated check──▶ Connecting ──fingerprint right, keys there──▶ Connected ◀──check──┐
 //!  │                                     │                                            │ no check 10 s ▼
-//!  │ 30 s                                │ handshake failed, wrong fingerprint        │         Disconnected
+//!  │ 30 s                                │ no handshake in 30 s, wrong fingerprint    │         Disconnected
 //!  ▼                                     ▼                                            ▼               │ 30 s
 //! Failed ◀───────────────────────────────┴──────── (Closed: close_notify or command) ─┴───────────────┘
 //! ```
@@ -18,7 +18,7 @@ pub mod timers;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::control::proto::{DtlsRole, RemoteTransport, TransportState};
 use crate::crypto::certificate::{Certificate, parse_fingerprint};
@@ -32,6 +32,9 @@ use crate::wire::stun;
 use ice_lite::{CheckOutcome, Consent, IceLite};
 use outbox::Outbox;
 
+/// From the first check, or from the peer's description if that came later, to keys. A peer that only sends checks costs
+/// an entry in the tables; it shall not keep it for ever.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Room for a Binding response: header, XOR-MAPPED-ADDRESS, integrity, fingerprint.
 const STUN_RESPONSE_BYTES: usize = 128;
 
@@ -83,6 +86,8 @@ pub struct Transport {
     fingerprints: Vec<[u8; 32]>,
     dtls: Option<Dtls>,
     dtls_timeout: Option<Timestamp>,
+    /// While `Connecting`: when it is given up.
+    connect_deadline: Option<Timestamp>,
     peer_verified: bool,
 }
 
@@ -98,6 +103,7 @@ impl Transport {
             fingerprints: Vec::new(),
             dtls: None,
             dtls_timeout: None,
+            connect_deadline: None,
             peer_verified: false,
         }
     }
@@ -142,6 +148,7 @@ impl Transport {
             DtlsRole::Server => Role::Client,
         };
         self.dtls = Some(Dtls::new(role, &context.certificate, context.epoch, now));
+        self.connect_deadline = self.connect_deadline.map(|_| now + CONNECT_TIMEOUT);
         Ok(())
     }
 
@@ -173,7 +180,10 @@ impl Transport {
         });
         let outcome = self.ice.on_check(now, pair, request.use_candidate);
         let change = match self.state {
-            TransportState::New => self.enter(TransportState::Connecting, "ICE check received"),
+            TransportState::New => {
+                self.connect_deadline = Some(now + CONNECT_TIMEOUT);
+                self.enter(TransportState::Connecting, "ICE check received")
+            }
             TransportState::Disconnected => self.enter(TransportState::Connected, "ICE consent is back"),
             _ => None,
         };
@@ -216,6 +226,9 @@ impl Transport {
             }
             _ => {}
         }
+        if self.connect_deadline.is_some_and(|at| at <= now) {
+            return self.fail("no DTLS handshake");
+        }
         // Our own flight has somewhere to go only once a pair is there.
         self.ice.selected()?;
         let due = self.dtls_timeout.is_none_or(|at| at <= now);
@@ -239,7 +252,7 @@ impl Transport {
             (Some(_), Some(_)) => Some(self.dtls_timeout.unwrap_or(now)),
             _ => None,
         };
-        Some(dtls.map_or(consent, |at| at.min(consent)))
+        [Some(consent), dtls, self.connect_deadline].into_iter().flatten().min()
     }
 
     /// Says goodbye with a close_notify and ends the transport.
@@ -267,6 +280,9 @@ impl Transport {
             return None;
         }
         self.state = state;
+        if state != TransportState::Connecting {
+            self.connect_deadline = None;
+        }
         Some(StateChange { state, reason })
     }
 

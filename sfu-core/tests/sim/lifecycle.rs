@@ -172,6 +172,30 @@ fn a_peer_that_never_comes_fails_after_a_while() {
     assert_eq!(world.states("mute"), [TransportState::Connecting]);
     world.run_for(ms(4_000));
     assert_eq!(world.states("silent"), [TransportState::Failed]);
+    assert_eq!(world.states("mute"), [TransportState::Connecting, TransportState::Failed]);
+    world.close_and_check();
+}
+
+#[test]
+fn half_open_handshakes_end_and_make_room() {
+    let mut settings = Settings::new(66);
+    settings.limits.handshakes = 1;
+    let mut world = World::with(settings);
+    let lazy = world.join("lazy");
+    while world.peers[lazy].state != State::Handshaking {
+        world.run_for(ms(1));
+    }
+    world.peers[lazy].abandon_handshake();
+    world.run_for(ms(1_000));
+    let next = world.join("next");
+    world.run_for(ms(5_000));
+    assert_ne!(world.peers[next].state, State::Connected);
+    assert!(world.dropped(DropReason::DtlsOverload) > 0);
+    world.run_for(ms(26_000));
+    assert_eq!(world.states("lazy"), [TransportState::Connecting, TransportState::Failed]);
+    let later = world.join("later");
+    world.run_for(ms(2_000));
+    assert_eq!(world.peers[later].state, State::Connected);
     world.close_and_check();
 }
 

@@ -377,6 +377,11 @@ impl SimPeer {
         self.out.push(out);
     }
 
+    /// Says nothing more in DTLS, and goes on with its checks.
+    pub(crate) fn abandon_handshake(&mut self) {
+        self.dtls = None;
+    }
+
     /// Says goodbye.
     pub(crate) fn close(&mut self, now: Timestamp) {
         if let Some(dtls) = &mut self.dtls {
