@@ -378,6 +378,9 @@ async fn serve(
 fn client_config(
     profiles: &[dtls::extension::extension_use_srtp::SrtpProtectionProfile],
 ) -> dtls::config::Config {
+    // `dtls` asks rustls for the process's provider, and in a build of the whole workspace rustls has two to choose from.
+    // Only the first of several tests in this process sets it.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let certificate =
         dtls::crypto::Certificate::generate_self_signed(vec!["client".to_owned()]).expect("a key");
     dtls::config::Config {
