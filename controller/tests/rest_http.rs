@@ -495,6 +495,19 @@ async fn the_page_may_join_where_the_demo_is_on() {
                 "no simple cross-origin POST"
             );
             assert_eq!(ask("application/json", "{}").await.status(), 400);
+            for (name, value, status) in [
+                ("host", "rebound.example", 403),
+                ("origin", "http://evil.example", 403),
+                ("origin", "null", 403),
+                ("origin", "http://localhost:1", 200),
+                ("host", "127.0.0.1:1", 200),
+            ] {
+                let mut request =
+                    request(Method::POST, "/demo/token", None, "{\"session\":\"room\"}".to_owned());
+                request.headers_mut().insert("content-type", "application/json".parse().unwrap());
+                request.headers_mut().insert(name, value.parse().unwrap());
+                assert_eq!(send(running.port, request).await.status(), status, "{name}: {value}");
+            }
         }
     }
 }
