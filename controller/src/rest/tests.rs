@@ -411,3 +411,25 @@ fn small_variants_status_and_recordings() {
     assert_eq!(inform(&on, "GET", "recordings").unwrap().1, Some(json!({"count": 0, "items": []})));
     assert_eq!(inform(&off, "GET", "sessions"), None);
 }
+
+/// The description is served, and names no operation that the server does not know.
+#[test]
+fn the_description_tells_of_real_operations() {
+    let config = config(&[("OPENVIDU_RECORDING", "true")]);
+    let (status, document) = inform(&config, "GET", "openapi.json").unwrap();
+    assert_eq!(status, 200);
+    let paths = document.unwrap()["paths"].as_object().unwrap().clone();
+    assert!(paths.len() > 20);
+    for (template, operations) in &paths {
+        let path = template.trim_start_matches('/').replace("{name}", "openvidu-cdr").replace(['{', '}'], "");
+        for method in operations.as_object().unwrap().keys().filter(|key| *key != "parameters") {
+            let method = method.to_ascii_uppercase();
+            let segments: Vec<String> = path.split('/').map(str::to_owned).collect();
+            // The shell's own.
+            let known = path == "restart"
+                || inform(&config, &method, &path).is_some_and(|(status, _)| status != route::WRONG_METHOD)
+                || Route::of(&method, &segments).is_ok();
+            assert!(known, "{method} {template}");
+        }
+    }
+}
