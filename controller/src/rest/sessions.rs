@@ -77,7 +77,7 @@ fn media_node(fields: Fields<'_>, nodes: &Nodes) -> Result<Option<NodeId>, ApiEr
     };
     let id = value.as_object().and_then(|o| o.get("id")).and_then(Value::as_str).ok_or_else(wrong)?;
     match nodes.get(id) {
-        Some(node) if node.takes_sessions() => Ok(Some(id.into())),
+        Some(_) if nodes.takes_sessions(id) => Ok(Some(id.into())),
         Some(_) => Err(ApiError::with(400, format!("Media node {id} is not running"))),
         None => Err(ApiError::with(400, format!("Media node {id} does not exist"))),
     }

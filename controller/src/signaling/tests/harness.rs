@@ -7,8 +7,9 @@ use sfu_core::control::proto::{
     CoreInfo, Fingerprint, HostCandidate, NodeInfo, Op, RoomInfo, TransportInfo, TransportState, error_code,
 };
 
-use crate::engine::{Engine, EngineConfig, EventRecord, Input, NodeError, Output};
-use crate::ids::{ClientId, NodeId};
+use crate::cluster::Origin;
+use crate::engine::{Engine, EngineConfig, EventRecord, Input, Machine, NodeError, NodeOrder, Output};
+use crate::ids::{ClientId, NodeId, ReplyId};
 use crate::session::{ConnectionProperties, Role, SessionProperties};
 
 /// What runs in one room of the model.
@@ -138,6 +139,10 @@ pub(super) struct Bench {
     pub(super) open: BTreeSet<ClientId>,
     pub(super) closes: Vec<(ClientId, u16, String)>,
     pub(super) records: Vec<EventRecord>,
+    /// What was ordered about nodes.
+    pub(super) orders: Vec<NodeOrder>,
+    /// Answers to REST requests.
+    pub(super) replies: Vec<(ReplyId, u16, Option<Value>)>,
     /// Ops that wait for [`Bench::run_nodes`].
     pub(super) asked: Vec<(NodeId, u64, String, Vec<Op>)>,
     /// Errors of modelled nodes.
@@ -158,6 +163,7 @@ impl Bench {
     pub(super) fn with(config: EngineConfig) -> Self {
         let mut bench = Self::without_node(config);
         bench.start_node(NODE, "process-1");
+        bench.clear();
         bench
     }
 
@@ -170,6 +176,8 @@ impl Bench {
             open: BTreeSet::new(),
             closes: Vec::new(),
             records: Vec::new(),
+            orders: Vec::new(),
+            replies: Vec::new(),
             asked: Vec::new(),
             refused: Vec::new(),
             prompt: true,
@@ -182,6 +190,13 @@ impl Bench {
         let node = NodeModel { process: process.into(), rooms: BTreeMap::new(), up: true };
         let info = node.info(50_000);
         self.nodes.insert(id.into(), node);
+        if self.engine.nodes().get(id).is_none() {
+            let uri = format!("ws://{id}:8888/kurento").parse().expect("a URI");
+            let machine = Machine { id: id.into(), uri, environment_id: None, origin: Origin::Joined };
+            let mut out = Vec::new();
+            assert!(self.engine.join_node(self.now, machine, 1, &mut out));
+            self.carry_out(out);
+        }
         self.input(Input::NodeUp { node: id.into(), info });
     }
 
@@ -235,7 +250,9 @@ impl Bench {
                     self.asked.push((node, token, room, ops));
                 }
                 Output::Record(record) => self.records.push(record),
-                Output::RestReply { .. } => {}
+                Output::RestReply { reply, status, body } => self.replies.push((reply, status, body)),
+                Output::Node(order) => self.orders.push(order),
+                Output::Started(_) => {}
             }
         }
     }
@@ -362,6 +379,7 @@ impl Bench {
     pub(super) fn clear(&mut self) {
         self.inbox.clear();
         self.records.clear();
+        self.orders.clear();
     }
 
     /// Names of events since the last time, with the reason if they have one.

@@ -21,6 +21,7 @@ fn a_node_that_stays_away_ends_its_sessions() {
     assert_eq!(
         bench.events(),
         [
+            "nodeCrashed",
             "webrtcConnectionDestroyed nodeCrashed",
             "participantLeft nodeCrashed",
             "participantLeft nodeCrashed",
@@ -30,6 +31,9 @@ fn a_node_that_stays_away_ends_its_sessions() {
     assert!(bench.asked.is_empty() && bench.engine.sessions().count() == 0);
     bench.reconnect_node(NODE);
     assert!(bench.node().rooms.is_empty(), "what is left there is closed");
+    assert_eq!(bench.events(), ["nodeRecovered"]);
+    bench.session("S");
+    bench.join("S", Role::Publisher);
     assert_eq!(bench.refused, []);
 }
 
