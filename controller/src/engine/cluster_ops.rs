@@ -109,7 +109,8 @@ impl Engine {
     ) -> Result<bool, ApiError> {
         let node = self.nodes.get(id).ok_or(ApiError::status(404))?;
         let id = node.id.clone();
-        let event = node.status().patch(target).map_err(|error| ApiError::with(400, error.to_string()))?;
+        let refused = |error| ApiError::with(400, format!("Property 'status': {error}"));
+        let event = node.status().patch(target).map_err(refused)?;
         match event {
             None => return Ok(false),
             Some(Event::Terminate) => {

@@ -135,7 +135,7 @@ impl Nodes {
     }
 
     /// Forgets a node that is gone for good.
-    pub(super) fn remove(&mut self, id: &NodeId) {
+    pub(crate) fn remove(&mut self, id: &NodeId) {
         self.changed.insert(id.clone());
         self.cluster.remove(id.as_str());
         self.media.remove(id.as_str());

@@ -4,7 +4,7 @@
 use super::Engine;
 use super::nodes::MediaNode;
 use crate::ids::NodeId;
-use crate::placement::{CoreState, NodeState, Unplaceable};
+use crate::placement::{CoreState, NodeState, Pin, Unplaceable};
 
 impl Engine {
     /// Chooses node and core for a session.
@@ -19,7 +19,9 @@ impl Engine {
             }
         }
         let properties = self.registry.get(session).map(|session| &session.properties);
-        let pin = properties.and_then(|properties| properties.media_node.as_ref());
+        let pin = properties.and_then(|properties| {
+            Some(Pin { node: properties.media_node.as_ref()?, core: properties.media_core })
+        });
         self.placement.place(now_ms, pin)
     }
 }

@@ -141,6 +141,8 @@ pub(super) struct Bench {
     pub(super) records: Vec<EventRecord>,
     /// What was ordered about nodes.
     pub(super) orders: Vec<NodeOrder>,
+    /// How the start of the server went.
+    pub(super) started: Option<Result<(), String>>,
     /// Answers to REST requests.
     pub(super) replies: Vec<(ReplyId, u16, Option<Value>)>,
     /// Ops that wait for [`Bench::run_nodes`].
@@ -150,7 +152,7 @@ pub(super) struct Bench {
     /// Nodes answer at once.
     pub(super) prompt: bool,
     next_client: u64,
-    next_id: u64,
+    pub(super) next_id: u64,
 }
 
 pub(super) const NODE: &str = "media_1";
@@ -177,6 +179,7 @@ impl Bench {
             closes: Vec::new(),
             records: Vec::new(),
             orders: Vec::new(),
+            started: None,
             replies: Vec::new(),
             asked: Vec::new(),
             refused: Vec::new(),
@@ -187,7 +190,11 @@ impl Bench {
     }
 
     pub(super) fn start_node(&mut self, id: &str, process: &str) {
-        let node = NodeModel { process: process.into(), rooms: BTreeMap::new(), up: true };
+        self.start_named(id, NodeModel { process: process.into(), rooms: BTreeMap::new(), up: true });
+    }
+
+    /// A node that runs comes up, under this name.
+    pub(super) fn start_named(&mut self, id: &str, node: NodeModel) {
         let info = node.info(50_000);
         self.nodes.insert(id.into(), node);
         if self.engine.nodes().get(id).is_none() {
@@ -252,7 +259,9 @@ impl Bench {
                 Output::Record(record) => self.records.push(record),
                 Output::RestReply { reply, status, body } => self.replies.push((reply, status, body)),
                 Output::Node(order) => self.orders.push(order),
-                Output::Started(_) => {}
+                Output::Started(result) => {
+                    assert!(self.started.replace(result).is_none(), "told once");
+                }
             }
         }
     }

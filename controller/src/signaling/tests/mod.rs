@@ -1,5 +1,6 @@
 //! Scripted conversations: JSON in, JSON out, against a model of a media node that refuses what a real one would refuse.
 
+mod cluster;
 mod errors;
 mod harness;
 mod join;

@@ -185,6 +185,7 @@ fn a_pinned_session_goes_nowhere_else() {
     let properties = SessionProperties {
         custom_session_id: "S".into(),
         media_node: Some("media_2".into()),
+        media_core: Some(1),
         ..Default::default()
     };
     bench.engine.create_session(bench.now, properties, &mut Vec::new()).expect("created");
@@ -193,7 +194,8 @@ fn a_pinned_session_goes_nowhere_else() {
     assert_eq!(bench.fail(client, "joinRoom", join_params("S", &token)), 204);
     bench.start_node("media_2", "other");
     bench.call(client, "joinRoom", join_params("S", &token));
-    assert_eq!(bench.nodes["media_2"].rooms.len(), 1);
+    let rooms: Vec<u16> = bench.nodes["media_2"].rooms.values().map(|room| room.core).collect();
+    assert_eq!(rooms, [1], "on the core it asked for");
 }
 
 #[test]
