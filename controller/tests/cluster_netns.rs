@@ -13,9 +13,9 @@ mod common;
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use common::{PATIENCE, Participant, Weir, directory, pause, start, until, within};
+use common::{PATIENCE, Participant, Weir, directory, now, pause, start, until, within};
 use serde_json::{Value, json};
 
 const SECRET: &str = "cluster-netns-secret";
@@ -213,7 +213,7 @@ fn crash(weir: &Weir, spaces: &mut [Space], people: &mut People) {
     let mut there = take(people, &id);
     assert_eq!(there.len(), 3);
     let from = events(&weir.dir).len();
-    let killed = Instant::now();
+    let killed = now();
     spaces[1].kill_node();
     let crashed = |dir: &Path| story(dir, from, &id).contains(&"nodeCrashed".to_owned()).then_some(());
     within(Duration::from_secs(4), "nodeCrashed", || crashed(&weir.dir));
@@ -253,7 +253,7 @@ fn cut_off_shortly(weir: &Weir, space: &Space, people: &People) {
 
 fn cut_off_long(weir: &Weir, space: &Space, people: &mut People) {
     let from = events(&weir.dir).len();
-    let begun = Instant::now();
+    let begun = now();
     space.cut_off(true);
     until("nodeCrashed", || {
         story(&weir.dir, from, &space.id).contains(&"nodeCrashed".to_owned()).then_some(())

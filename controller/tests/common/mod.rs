@@ -13,13 +13,13 @@ use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::{Message, WebSocket, client};
 
 /// Long enough for a debug build on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A server, ended and cleaned up when dropped.
-pub struct Weir {
-    pub process: Child,
-    pub port: u16,
-    pub dir: PathBuf,
+pub(crate) struct Weir {
+    pub(crate) process: Child,
+    pub(crate) port: u16,
+    pub(crate) dir: PathBuf,
 }
 
 impl Drop for Weir {
@@ -30,18 +30,18 @@ impl Drop for Weir {
     }
 }
 
-pub fn command(dir: &Path) -> Command {
+pub(crate) fn command(dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
     command.current_dir(std::env::temp_dir()).env_clear().env("WEIR_DATA_DIR", dir);
     command
 }
 
 /// A directory for this test of this process; made when the server starts.
-pub fn directory(name: &str) -> PathBuf {
+pub(crate) fn directory(name: &str) -> PathBuf {
     std::env::temp_dir().join(format!("weir-bin-{name}-{}", std::process::id()))
 }
 
-pub fn start(name: &str, arguments: &[&str], vars: &[(&str, &str)]) -> Weir {
+pub(crate) fn start(name: &str, arguments: &[&str], vars: &[(&str, &str)]) -> Weir {
     let dir = directory(name);
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let process = command(&dir)
@@ -55,7 +55,7 @@ pub fn start(name: &str, arguments: &[&str], vars: &[(&str, &str)]) -> Weir {
 }
 
 /// Status and body of a request; `None` while nobody listens.
-pub fn request(port: u16, method: &str, path: &str, body: &str) -> Option<(u16, String)> {
+pub(crate) fn request(port: u16, method: &str, path: &str, body: &str) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     stream.set_read_timeout(Some(PATIENCE)).ok()?;
     // OPENVIDUAPP:MY_SECRET
@@ -72,13 +72,13 @@ pub fn request(port: u16, method: &str, path: &str, body: &str) -> Option<(u16, 
     Some((status, text.split_once("\r\n\r\n")?.1.to_owned()))
 }
 
-pub fn get(port: u16, path: &str) -> Option<(u16, String)> {
+pub(crate) fn get(port: u16, path: &str) -> Option<(u16, String)> {
     request(port, "GET", path, "")
 }
 
 impl Weir {
     /// A request of the REST API; `Null` for an empty body, both ways.
-    pub fn rest(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
+    pub(crate) fn rest(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
         let text = if body.is_null() { String::new() } else { body.to_string() };
         let answer = request(self.port, method, &format!("/openvidu/api/{path}"), &text);
         let (status, body) = answer.unwrap_or_else(|| panic!("no answer to {method} {path}"));
@@ -86,24 +86,24 @@ impl Weir {
     }
 
     /// A request that succeeds.
-    pub fn done(&self, method: &str, path: &str, body: Value) -> Value {
+    pub(crate) fn done(&self, method: &str, path: &str, body: Value) -> Value {
         let (status, answer) = self.rest(method, path, body);
         assert!((200..300).contains(&status), "{method} {path}: {status} {answer}");
         answer
     }
 
     /// The media nodes by id.
-    pub fn nodes(&self) -> Vec<Value> {
+    pub(crate) fn nodes(&self) -> Vec<Value> {
         self.done("GET", "media-nodes", Value::Null)["content"].as_array().unwrap().clone()
     }
 
     /// How many nodes are in a status.
-    pub fn count(&self, status: &str) -> usize {
+    pub(crate) fn count(&self, status: &str) -> usize {
         self.nodes().iter().filter(|node| node["status"] == status).count()
     }
 
     /// Creates a session and joins it; the answer is an error of the join.
-    pub fn join(&self, session: &str) -> Result<Participant, Value> {
+    pub(crate) fn join(&self, session: &str) -> Result<Participant, Value> {
         let body = json!({"customSessionId": session});
         let (status, answer) = self.rest("POST", "sessions", body);
         assert!(status == 200 || status == 409, "{answer}");
@@ -112,14 +112,14 @@ impl Weir {
     }
 
     /// The node a session lives on.
-    pub fn node_of(&self, session: &str) -> String {
+    pub(crate) fn node_of(&self, session: &str) -> String {
         let session = self.done("GET", &format!("sessions/{session}"), Value::Null);
         session["mediaNodeId"].as_str().unwrap_or_default().to_owned()
     }
 }
 
 /// Somebody who joined: a WebSocket that speaks JSON-RPC.
-pub struct Participant {
+pub(crate) struct Participant {
     socket: WebSocket<TcpStream>,
     next_id: u64,
     /// Notifications that were not asked for yet.
@@ -127,7 +127,7 @@ pub struct Participant {
 }
 
 impl Participant {
-    pub fn join(port: u16, session: &str, token: &str) -> Result<Self, Value> {
+    pub(crate) fn join(port: u16, session: &str, token: &str) -> Result<Self, Value> {
         let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let (socket, _) = client(format!("ws://127.0.0.1:{port}/openvidu"), stream).unwrap();
@@ -139,7 +139,7 @@ impl Participant {
     }
 
     /// Result or error of a request.
-    pub fn call(&mut self, method: &str, params: Value) -> Result<Value, Value> {
+    pub(crate) fn call(&mut self, method: &str, params: Value) -> Result<Value, Value> {
         let id = self.next_id;
         self.next_id += 1;
         let text = json!({"jsonrpc": "2.0", "method": method, "params": params, "id": id}).to_string();
@@ -153,18 +153,18 @@ impl Participant {
         }
     }
 
-    pub fn leave(mut self) {
+    pub(crate) fn leave(mut self) {
         self.call("leaveRoom", json!({})).unwrap();
     }
 
     /// Params of the next notification of this method that comes within `time`.
-    pub fn hears(&mut self, method: &str, time: Duration) -> Option<Value> {
-        let deadline = Instant::now() + time;
+    pub(crate) fn hears(&mut self, method: &str, time: Duration) -> Option<Value> {
+        let deadline = now() + time;
         loop {
             if let Some(at) = self.heard.iter().position(|message| message["method"] == method) {
                 return Some(self.heard.remove(at)["params"].clone());
             }
-            let left = deadline.checked_duration_since(Instant::now())?;
+            let left = deadline.checked_duration_since(now())?;
             self.socket.get_ref().set_read_timeout(Some(left.max(Duration::from_millis(1)))).unwrap();
             let message = self.read();
             self.socket.get_ref().set_read_timeout(Some(PATIENCE)).unwrap();
@@ -184,13 +184,13 @@ impl Participant {
 }
 
 /// Waits until `ready` gives a value.
-pub fn until<T>(what: &str, ready: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn until<T>(what: &str, ready: impl FnMut() -> Option<T>) -> T {
     within(PATIENCE, what, ready)
 }
 
 /// Waits until `ready` gives a value, for so long.
-pub fn within<T>(time: Duration, what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
-    let begun = Instant::now();
+pub(crate) fn within<T>(time: Duration, what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
+    let begun = now();
     loop {
         if let Some(value) = ready() {
             return value;
@@ -200,18 +200,24 @@ pub fn within<T>(time: Duration, what: &str, mut ready: impl FnMut() -> Option<T
     }
 }
 
+/// The clock; the lint is for the product.
+#[expect(clippy::disallowed_methods, reason = "a test may look at the clock")]
+pub(crate) fn now() -> Instant {
+    Instant::now()
+}
+
 /// Blocks for a while; the lint is for the product.
 #[expect(clippy::disallowed_methods, reason = "a test may wait")]
-pub fn pause(time: Duration) {
+pub(crate) fn pause(time: Duration) {
     std::thread::sleep(time);
 }
 
-pub fn healthy(port: u16) -> Option<()> {
+pub(crate) fn healthy(port: u16) -> Option<()> {
     get(port, "/openvidu/api/health").filter(|(status, _)| *status == 200).map(drop)
 }
 
 /// Process ids of the children that are not zombies.
-pub fn children(parent: u32) -> Vec<i32> {
+pub(crate) fn children(parent: u32) -> Vec<i32> {
     let entries = std::fs::read_dir("/proc").unwrap().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     let is_child = |pid: &i32| {
@@ -223,10 +229,10 @@ pub fn children(parent: u32) -> Vec<i32> {
     pids.filter(is_child).collect()
 }
 
-pub fn lives(pid: i32) -> bool {
+pub(crate) fn lives(pid: i32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }
 
-pub fn kill(pid: i32, signal: Signal) {
+pub(crate) fn kill(pid: i32, signal: Signal) {
     kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
 }
