@@ -23,12 +23,25 @@ use crate::session::{Reason, Session};
 pub(crate) struct Work {
     /// Launches that are not over.
     pub(super) launches: BTreeMap<NodeId, Launch>,
+    /// Machines that are to end, until they are gone.
+    pub(super) stops: BTreeMap<NodeId, String>,
     /// REST requests that wait for an outcome.
     pub(super) waiters: Vec<Waiter>,
     /// A search for nodes.
     pub(super) discovery: Option<Discovery>,
     /// The start of the server, until its nodes are there.
     pub(super) starting: Option<Starting>,
+}
+
+#[cfg(test)]
+impl Work {
+    /// Whether nothing is under way.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.launches.is_empty()
+            && self.waiters.is_empty()
+            && self.discovery.is_none()
+            && self.starting.is_none()
+    }
 }
 
 /// A launch that is not over.
@@ -114,7 +127,7 @@ impl Engine {
         let Some(node) = self.nodes.get_mut(id).filter(|_| waited_for) else {
             // It came up after all, when nobody waited any more: it must not run unaccounted for.
             tracing::warn!(node = %id, environment_id, "launched too late, stopped again");
-            return out.push(Output::Node(NodeOrder::Stop { node: id.clone(), environment_id }));
+            return self.stop_machine(id, environment_id, out);
         };
         let parsed: NodeUri = match uri.parse() {
             Ok(parsed) => parsed,
@@ -277,9 +290,18 @@ impl Engine {
         }
         let stops = machine.is_some();
         if let Some(environment_id) = machine {
-            out.push(Output::Node(NodeOrder::Stop { node: id.clone(), environment_id }));
+            self.stop_machine(id, environment_id, out);
         }
         stops
+    }
+
+    fn stop_machine(&mut self, id: &NodeId, environment_id: String, out: &mut Vec<Output>) {
+        if self.work.stops.len() < self.config.cluster.nodes_max {
+            self.work.stops.insert(id.clone(), environment_id.clone());
+        } else {
+            tracing::error!(node = %id, environment_id, "too many machines are being stopped, this one is tried once");
+        }
+        out.push(Output::Node(NodeOrder::Stop { node: id.clone(), environment_id }));
     }
 
     fn gone(&mut self, now_ms: u64, id: &NodeId, out: &mut Vec<Output>) {
@@ -288,18 +310,20 @@ impl Engine {
     }
 
     fn on_stopped(&mut self, now_ms: u64, id: &NodeId, result: Result<(), String>, out: &mut Vec<Output>) {
-        let Some(node) = self.nodes.get_mut(id).filter(|node| node.status() == Status::Terminating) else {
-            // A machine of a launch that failed: nobody waits for its end.
-            return match result {
-                Ok(()) => {}
-                Err(reason) => tracing::error!(node = %id, reason, "a machine could not be stopped"),
-            };
-        };
+        let node = self.nodes.get_mut(id).filter(|node| node.status() == Status::Terminating);
         match result {
-            Ok(()) => self.gone(now_ms, id, out),
+            Ok(()) => {
+                let waited_for = node.is_some();
+                self.work.stops.remove(id.as_str());
+                if waited_for {
+                    self.gone(now_ms, id, out);
+                }
+            }
             Err(reason) => {
                 tracing::error!(node = %id, reason, "media node cannot be stopped, tried again");
-                node.failure = Some(reason.clone());
+                if let Some(node) = node {
+                    node.failure = Some(reason.clone());
+                }
                 self.refuse_removal(now_ms, id, &reason, out);
                 self.timers.set(now_ms + self.config.cluster.stop_retry_ms, Timer::StopNode(id.clone()));
             }
@@ -308,8 +332,7 @@ impl Engine {
 
     /// A machine that could not be stopped is tried again, for it costs money.
     pub(super) fn on_stop_timer(&mut self, id: &NodeId, out: &mut Vec<Output>) {
-        let node = self.nodes.get(id.as_str()).filter(|node| node.status() == Status::Terminating);
-        if let Some(environment_id) = node.and_then(|node| node.environment_id.clone()) {
+        if let Some(environment_id) = self.work.stops.get(id.as_str()).cloned() {
             out.push(Output::Node(NodeOrder::Stop { node: id.clone(), environment_id }));
         }
     }

@@ -9,3 +9,4 @@ mod moderation;
 mod nodes;
 mod random;
 mod reconnect;
+mod sim_cluster;
