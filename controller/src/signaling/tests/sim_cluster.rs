@@ -5,6 +5,7 @@
 //! A failure prints its seed; `WEIR_SIM_SEED=<seed>` runs that history alone, `WEIR_SIM_HISTORIES=<n>` so many.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
 
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
@@ -22,7 +23,7 @@ use crate::ids::{ClientId, NodeId, ReplyId};
 use crate::session::{Reason, Role};
 
 const HISTORIES: u64 = 10_000;
-const STEPS: u32 = 40;
+const STEPS: u32 = 100;
 
 /// A machine outside.
 #[derive(Clone, Debug)]
@@ -52,6 +53,8 @@ struct World {
     /// What events told so far.
     told: BTreeMap<String, Option<Status>>,
     crashed: BTreeSet<String>,
+    /// How often each event was told, status changes by the new status.
+    counts: BTreeMap<String, u64>,
     /// Sessions and their nodes after the last step.
     placed: BTreeMap<String, String>,
     /// Nodes that took sessions after the last step.
@@ -101,6 +104,7 @@ impl World {
             answered: BTreeSet::new(),
             told: BTreeMap::new(),
             crashed: BTreeSet::new(),
+            counts: BTreeMap::new(),
             placed: BTreeMap::new(),
             eligible: BTreeSet::new(),
             number: 0,
@@ -385,6 +389,8 @@ impl World {
     fn check_events(&mut self, records: &[EventRecord]) {
         for record in records {
             let id = record.fields.get("id").and_then(Value::as_str).unwrap_or_default().to_owned();
+            let new = record.fields.get("newStatus").and_then(Value::as_str);
+            *self.counts.entry(new.unwrap_or(record.event).to_owned()).or_default() += 1;
             match record.event {
                 "mediaNodeStatusChanged" => {
                     let status =
@@ -558,7 +564,8 @@ const ARROWS: [(Status, Status); 10] = {
     ]
 };
 
-fn history(seed: u64) {
+/// Runs one history; returns how often each event was told.
+fn history(seed: u64) -> BTreeMap<String, u64> {
     let mut world = World::new(seed);
     world.check();
     for _ in 0..STEPS {
@@ -566,28 +573,60 @@ fn history(seed: u64) {
         world.check();
     }
     world.settle();
+    world.counts
 }
+
+/// What must have happened in many histories, or they tell nothing.
+const MUST_HAPPEN: [&str; 12] = [
+    "launching",
+    "canceled",
+    "failed",
+    "running",
+    "waiting-idle-to-terminate",
+    "terminating",
+    "terminated",
+    "autoscaling",
+    "nodeCrashed",
+    "nodeRecovered",
+    "participantJoined",
+    "sessionDestroyed",
+];
 
 #[test]
 fn ten_thousand_histories_break_no_rule() {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     if let Some(seed) = number("WEIR_SIM_SEED") {
-        return history(seed);
+        history(seed);
+        return;
     }
     let count = number("WEIR_SIM_HISTORIES").unwrap_or(HISTORIES);
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
+    let counts = Mutex::new(BTreeMap::<String, u64>::new());
     std::thread::scope(|scope| {
         for first in 0..threads {
+            let counts = &counts;
             scope.spawn(move || {
                 for seed in (first..count).step_by(threads as usize) {
-                    if let Err(panic) = std::panic::catch_unwind(|| history(seed)) {
-                        eprintln!(
-                            "the history of seed {seed} breaks a rule: WEIR_SIM_SEED={seed} repeats it"
-                        );
-                        std::panic::resume_unwind(panic);
+                    match std::panic::catch_unwind(|| history(seed)) {
+                        Ok(told) => {
+                            let mut counts = counts.lock().expect("nobody panics while holding it");
+                            told.into_iter().for_each(|(name, n)| *counts.entry(name).or_default() += n);
+                        }
+                        Err(panic) => {
+                            eprintln!(
+                                "the history of seed {seed} breaks a rule: WEIR_SIM_SEED={seed} repeats it"
+                            );
+                            std::panic::resume_unwind(panic);
+                        }
                     }
                 }
             });
         }
     });
+    let counts = counts.into_inner().expect("nobody panicked");
+    eprintln!("{count} histories: {counts:?}");
+    for name in MUST_HAPPEN {
+        let times = counts.get(name).copied().unwrap_or_default();
+        assert!(times >= count / 20, "{name} only {times} times in {count} histories");
+    }
 }
