@@ -9,6 +9,7 @@ pub mod config;
 pub mod date;
 pub mod engine;
 pub mod events;
+pub mod fleet;
 pub mod http;
 pub mod ids;
 pub mod launcher;

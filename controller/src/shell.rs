@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! http::Event ──┐                                     ┌─▶ oneshot of the REST request
-//! LinkEvent   ──┼─▶ Input ─▶ Engine::handle ─▶ Output ┼─▶ Outbox of the socket        never blocks: a full one is cut
-//! timer       ──┘          (now_ms read here)         ├─▶ Nodes::apply                never blocks: a full one is "lost"
+//! fleet       ──┼─▶ Input ─▶ Engine::handle ─▶ Output ┼─▶ Outbox of the socket        never blocks: a full one is cut
+//! timer       ──┘          (now_ms read here)         ├─▶ Nodes::apply, order         never blocks: a full one is "lost"
 //!                                                     └─▶ EventLog                    never blocks: a full one drops
 //! ```
 //!
@@ -18,9 +18,11 @@ use sfu_core::control::proto::Op;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use crate::config::Config;
+use crate::autoscaler;
+use crate::config::{self, Config};
 use crate::engine::{
-    ApiError, Coturn, Engine, EngineConfig, Input, NodeError, Output, RestRequest, RestResponse,
+    ApiError, Autoscaling, ClusterConfig, Coturn, Engine, EngineConfig, Input, NodeError, NodeOrder, Output,
+    RestRequest, RestResponse,
 };
 use crate::events::EventLog;
 use crate::http::{Event, Outbox, Shared};
@@ -32,8 +34,6 @@ use crate::session::{ForcedVideoCodec, Reason};
 pub const QUEUE_INPUTS_MAX: usize = 4096;
 /// How long the engine sleeps when it waits for nothing.
 const IDLE: Duration = Duration::from_secs(3600);
-/// Reconnection time of a node that is waited for without end, milliseconds: a year.
-const FOR_EVER_MS: u64 = 366 * 24 * 3600 * 1000;
 /// Waiting REST requests beyond which those given up are swept out.
 const REPLIES_SWEEP: usize = 1024;
 /// How long webhook and CDR may take for the last events.
@@ -56,8 +56,11 @@ pub trait Nodes: Send {
     /// The node has no connection or its queue is full; no reply follows.
     fn apply(&mut self, node: &NodeId, token: u64, room: String, ops: Vec<Op>) -> Result<(), NodeError>;
 
-    /// The server ends: nodes that live only for it shall end too.
-    fn stop(&mut self);
+    /// Carries out an order about a node. [`Input::NodeNews`] and link events follow.
+    fn order(&mut self, order: NodeOrder);
+
+    /// Whether [`NodeOrder::Discover`] can be carried out.
+    fn can_discover(&self) -> bool;
 }
 
 /// Validates and stores the properties of `POST /restart`, and arranges for the restart.
@@ -82,6 +85,8 @@ pub struct Shell {
     nodes: Box<dyn Nodes>,
     log: EventLog,
     restart: Restart,
+    /// Whom to tell that the nodes of the start are there, or why not.
+    started: Option<oneshot::Sender<Result<(), String>>>,
     sockets: HashMap<ClientId, Outbox>,
     replies: HashMap<ReplyId, oneshot::Sender<RestResponse>>,
     next_reply: u64,
@@ -97,7 +102,9 @@ impl Shell {
         log: EventLog,
         restart: Restart,
     ) -> Self {
-        let engine = Engine::new(engine_config(&http.config), rand::random(), now_ms());
+        let mut config = engine_config(&http.config, &info.cluster_id);
+        config.cluster.discovers = nodes.can_discover();
+        let engine = Engine::new(config, rand::random(), now_ms());
         Self {
             engine,
             http,
@@ -105,6 +112,7 @@ impl Shell {
             nodes,
             log,
             restart,
+            started: None,
             sockets: HashMap::new(),
             replies: HashMap::new(),
             next_reply: 0,
@@ -117,8 +125,14 @@ impl Shell {
         &mut self.engine
     }
 
+    /// Whom to tell, once, that the nodes the server starts with are there, or why it cannot start.
+    pub fn tell_started(&mut self, whom: oneshot::Sender<Result<(), String>>) {
+        self.started = Some(whom);
+    }
+
     /// Runs until told to stop; then closes every session and waits shortly for the last events and texts.
     pub async fn run(mut self, mut inputs: Inputs) {
+        self.feed(Input::Start);
         loop {
             let deadline = self.deadline();
             tokio::select! {
@@ -241,6 +255,12 @@ impl Shell {
                 let queued = self.nodes.apply(&node, token, room, ops);
                 return queued.err().map(|error| Input::NodeReply { token, result: Err(error) });
             }
+            Output::Node(order) => self.nodes.order(order),
+            Output::Started(result) => {
+                if let Some(started) = self.started.take() {
+                    let _ = started.send(result);
+                }
+            }
             Output::Record(record) => self.log.append(&record),
         }
         None
@@ -260,15 +280,14 @@ impl Shell {
             self.carry_out(out);
         }
         drop(inputs);
-        self.nodes.stop();
         self.sockets.clear();
         tokio::time::sleep(SOCKETS_DRAIN).await;
         self.log.finish(EVENTS_DRAIN).await;
     }
 }
 
-/// The engine's part of the configuration.
-pub fn engine_config(config: &Config) -> EngineConfig {
+/// The engine's part of the configuration. `cluster_id`: name of the cluster, made up if none is configured.
+pub fn engine_config(config: &Config, cluster_id: &str) -> EngineConfig {
     let seconds = |s: u64| s.saturating_mul(1000);
     EngineConfig {
         version: crate::config::OPENVIDU_VERSION.to_owned(),
@@ -288,9 +307,35 @@ pub fn engine_config(config: &Config) -> EngineConfig {
         }),
         garbage_interval_ms: seconds(config.sessions.garbage_interval_s),
         garbage_threshold_ms: seconds(config.sessions.garbage_threshold_s),
-        node_reconnection_ms: config.cluster.reconnection_timeout_s.map_or(FOR_EVER_MS, seconds),
+        node_reconnection_ms: config.cluster.reconnection_timeout_s.map(seconds),
+        cluster: cluster_config(&config.cluster, cluster_id),
         load_strategy: config.cluster.load_strategy,
         ..EngineConfig::default()
+    }
+}
+
+fn cluster_config(cluster: &config::Cluster, id: &str) -> ClusterConfig {
+    let scaling = &cluster.autoscaling;
+    let launches = cluster.launches();
+    let wanted = if scaling.enabled { scaling.min_nodes } else { cluster.media_nodes };
+    let autoscaling = Autoscaling {
+        limits: autoscaler::Limits {
+            max_nodes: scaling.max_nodes,
+            min_nodes: scaling.min_nodes,
+            max_avg_load: scaling.max_load,
+            min_avg_load: scaling.min_load,
+        },
+        interval_ms: scaling.interval_s.max(1).saturating_mul(1000),
+    };
+    ClusterConfig {
+        id: id.to_owned(),
+        launches,
+        joins: cluster.joins(),
+        // What is no URI was refused at the start.
+        join_at_start: cluster.uris_at_start().iter().filter_map(|uri| uri.parse().ok()).collect(),
+        nodes_at_start: (launches && cluster.is_auto()).then_some(wanted),
+        autoscaling: scaling.enabled.then_some(autoscaling),
+        ..ClusterConfig::default()
     }
 }
 
@@ -313,7 +358,11 @@ mod tests {
             Err(NodeError::lost("no nodes in this test"))
         }
 
-        fn stop(&mut self) {}
+        fn order(&mut self, _: NodeOrder) {}
+
+        fn can_discover(&self) -> bool {
+            false
+        }
     }
 
     fn shell() -> (Shell, Inputs, mpsc::Sender<Event>, watch::Sender<bool>) {

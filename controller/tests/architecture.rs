@@ -1,8 +1,8 @@
 //! The layer rules of the controller, read off its sources.
 //!
 //! ```text
-//! 8  main  up  child  commands  cli  surroundings     the binary
-//! 7  shell                                            owns the state, reads the clock
+//! 8  main  up  commands  cli  surroundings            the binary
+//! 7  shell  fleet                                     owns the state, reads the clock; the media nodes outside
 //! 6  http  store  launcher  node_link  events         I/O: never each other
 //! 5  private_file                                     what two of them share
 //! 4  simulate                                         the pure cores on a virtual clock
@@ -40,10 +40,10 @@ const RULES: Rules<'_> = Rules {
         ("node_link", 6),
         ("events", 6),
         ("shell", 7),
+        ("fleet", 7),
         ("lib", 7),
         ("main", 8),
         ("up", 8),
-        ("child", 8),
         ("commands", 8),
         ("cli", 8),
         ("surroundings", 8),
@@ -53,7 +53,7 @@ const RULES: Rules<'_> = Rules {
         ("engine", "rest", "and requests to rest"),
         ("signaling", "engine", "methods of the one state, kept by topic"),
         ("rest", "engine", "the same"),
-        ("up", "child", "parts of the binary"),
+        ("fleet", "shell", "it is the shell's way to the media nodes"),
         ("commands", "cli", "parts of the binary"),
         ("commands", "surroundings", "parts of the binary"),
         ("commands", "up", "parts of the binary"),

@@ -24,8 +24,8 @@ use std::path::PathBuf;
 pub use self::ice::{IceAuth, IceServer};
 use self::resolve::{Resolved, Resolver};
 pub use self::sections::{
-    Autoscaling, Cdr, Cluster, LoadStrategy, Media, Recording, Sessions, Stats, Streams, Turn, VideoCodec,
-    Webhook,
+    Autoscaling, Cdr, Cluster, LoadStrategy, Media, ON_PREMISE, PROCESS, Recording, Sessions, Stats, Streams,
+    Turn, VideoCodec, Webhook,
 };
 pub use self::source::{Origin, Surroundings};
 

@@ -184,6 +184,7 @@ impl Engine {
             if self.core_of(&place).is_some() {
                 self.apply(&place, vec![Op::CloseRoom], out);
             }
+            self.idle_check(now_ms, &place.node, out);
         }
     }
 

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use super::body;
 use super::reply::{self, Reply};
-use super::{ANSWER_TIMEOUT, BODY_BYTES_MAX, BODY_TIMEOUT, Event, Shared, auth};
+use super::{ANSWER_TIMEOUT, BODY_BYTES_MAX, BODY_TIMEOUT, Event, NODE_ANSWER_TIMEOUT, Shared, auth};
 use crate::engine::{RestRequest, RestResponse};
 
 /// Base path of the API.
@@ -44,11 +44,14 @@ pub async fn serve(shared: &Shared, request: Request<Incoming>, path: &str, now_
 /// Asks the shell; `None` when it is gone or does not answer in time.
 pub(super) async fn ask(shared: &Shared, request: RestRequest) -> Option<RestResponse> {
     let (reply, answer) = oneshot::channel();
+    let for_nodes =
+        request.method != "GET" && request.path.first().is_some_and(|first| first == "media-nodes");
+    let limit = if for_nodes { NODE_ANSWER_TIMEOUT } else { ANSWER_TIMEOUT };
     let whole = async {
         shared.events.send(Event::Rest { request, reply }).await.ok()?;
         answer.await.ok()
     };
-    tokio::time::timeout(ANSWER_TIMEOUT, whole).await.ok().flatten()
+    tokio::time::timeout(limit, whole).await.ok().flatten()
 }
 
 /// JSON, except that a bare string is sent as text, as the small variants of `/config` are.

@@ -67,6 +67,8 @@ pub struct SessionProperties {
     pub default_recording_properties: RecordingProperties,
     /// The node it was pinned to by request.
     pub media_node: Option<NodeId>,
+    /// The core of that node it was pinned to by request.
+    pub media_core: Option<u16>,
 }
 
 impl Default for SessionProperties {
@@ -79,6 +81,7 @@ impl Default for SessionProperties {
             allow_transcoding: false,
             default_recording_properties: RecordingProperties::default(),
             media_node: None,
+            media_core: None,
         }
     }
 }
@@ -240,6 +243,9 @@ impl Session {
         });
         if let Some(node) = &properties.media_node {
             object["mediaNode"] = json!({ "id": node });
+            if let Some(core) = properties.media_core {
+                object["mediaNode"]["core"] = core.into();
+            }
         }
         if let Some(place) = self.place() {
             object["mediaNodeId"] = place.node.as_str().into();

@@ -7,8 +7,9 @@ use sfu_core::control::proto::{
     CoreInfo, Fingerprint, HostCandidate, NodeInfo, Op, RoomInfo, TransportInfo, TransportState, error_code,
 };
 
-use crate::engine::{Engine, EngineConfig, EventRecord, Input, NodeError, Output};
-use crate::ids::{ClientId, NodeId};
+use crate::cluster::Origin;
+use crate::engine::{Engine, EngineConfig, EventRecord, Input, Machine, NodeError, NodeOrder, Output};
+use crate::ids::{ClientId, NodeId, ReplyId};
 use crate::session::{ConnectionProperties, Role, SessionProperties};
 
 /// What runs in one room of the model.
@@ -138,6 +139,12 @@ pub(super) struct Bench {
     pub(super) open: BTreeSet<ClientId>,
     pub(super) closes: Vec<(ClientId, u16, String)>,
     pub(super) records: Vec<EventRecord>,
+    /// What was ordered about nodes.
+    pub(super) orders: Vec<NodeOrder>,
+    /// How the start of the server went.
+    pub(super) started: Option<Result<(), String>>,
+    /// Answers to REST requests.
+    pub(super) replies: Vec<(ReplyId, u16, Option<Value>)>,
     /// Ops that wait for [`Bench::run_nodes`].
     pub(super) asked: Vec<(NodeId, u64, String, Vec<Op>)>,
     /// Errors of modelled nodes.
@@ -145,7 +152,7 @@ pub(super) struct Bench {
     /// Nodes answer at once.
     pub(super) prompt: bool,
     next_client: u64,
-    next_id: u64,
+    pub(super) next_id: u64,
 }
 
 pub(super) const NODE: &str = "media_1";
@@ -158,6 +165,7 @@ impl Bench {
     pub(super) fn with(config: EngineConfig) -> Self {
         let mut bench = Self::without_node(config);
         bench.start_node(NODE, "process-1");
+        bench.clear();
         bench
     }
 
@@ -170,6 +178,9 @@ impl Bench {
             open: BTreeSet::new(),
             closes: Vec::new(),
             records: Vec::new(),
+            orders: Vec::new(),
+            started: None,
+            replies: Vec::new(),
             asked: Vec::new(),
             refused: Vec::new(),
             prompt: true,
@@ -179,9 +190,20 @@ impl Bench {
     }
 
     pub(super) fn start_node(&mut self, id: &str, process: &str) {
-        let node = NodeModel { process: process.into(), rooms: BTreeMap::new(), up: true };
+        self.start_named(id, NodeModel { process: process.into(), rooms: BTreeMap::new(), up: true });
+    }
+
+    /// A node that runs comes up, under this name.
+    pub(super) fn start_named(&mut self, id: &str, node: NodeModel) {
         let info = node.info(50_000);
         self.nodes.insert(id.into(), node);
+        if self.engine.nodes().get(id).is_none() {
+            let uri = format!("ws://{id}:8888/kurento").parse().expect("a URI");
+            let machine = Machine { id: id.into(), uri, environment_id: None, origin: Origin::Joined };
+            let mut out = Vec::new();
+            assert!(self.engine.join_node(self.now, machine, 1, &mut out));
+            self.carry_out(out);
+        }
         self.input(Input::NodeUp { node: id.into(), info });
     }
 
@@ -235,7 +257,11 @@ impl Bench {
                     self.asked.push((node, token, room, ops));
                 }
                 Output::Record(record) => self.records.push(record),
-                Output::RestReply { .. } => {}
+                Output::RestReply { reply, status, body } => self.replies.push((reply, status, body)),
+                Output::Node(order) => self.orders.push(order),
+                Output::Started(result) => {
+                    assert!(self.started.replace(result).is_none(), "told once");
+                }
             }
         }
     }
@@ -362,6 +388,7 @@ impl Bench {
     pub(super) fn clear(&mut self) {
         self.inbox.clear();
         self.records.clear();
+        self.orders.clear();
     }
 
     /// Names of events since the last time, with the reason if they have one.
