@@ -13,6 +13,8 @@ pub mod fleet;
 pub mod http;
 pub mod ids;
 pub mod launcher;
+pub mod log;
+pub mod metering;
 pub mod node_link;
 pub mod placement;
 pub mod private_file;

@@ -13,7 +13,6 @@ use anyhow::Context as _;
 use controller::cluster::NodeUri;
 use controller::config::{Config, ConfigError, Media, ON_PREMISE, PROCESS, Secret, Surroundings};
 use controller::engine::ApiError;
-use controller::events::EventLog;
 use controller::fleet::Fleet;
 use controller::http::{Server, Shared, tls};
 use controller::launcher::Launcher;
@@ -22,8 +21,9 @@ use controller::launcher::process::{ProcessConfig, ProcessLauncher};
 use controller::launcher::script::{ScriptLauncher, ScriptTimeouts};
 use controller::node_link::LinkConfig;
 use controller::rest::{info::ServerInfo, restart};
+use controller::shell::durable::Durable;
 use controller::shell::{self, Inputs, QUEUE_INPUTS_MAX, Shell};
-use controller::store::{Identity, Restarts, Store};
+use controller::store::{Directory, Identity, RedbStore, Restarts};
 use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -47,8 +47,8 @@ const RESTART_PAUSE: Duration = Duration::from_millis(200);
 
 /// Runs the server until a signal or a restart.
 pub(crate) async fn run(config: Config, restarts: Restarts, around: Surroundings) -> anyhow::Result<End> {
-    let store = Arc::new(Store::open(&config.data_dir)?);
-    let identity = store.identity()?;
+    let directory = Arc::new(Directory::open(&config.data_dir)?);
+    let identity = directory.identity()?;
     let secret = config.cluster.secret.clone().unwrap_or_else(|| Secret::new(&identity.cluster_secret));
     check_uris(&config)?;
     let config = Arc::new(config);
@@ -58,16 +58,18 @@ pub(crate) async fn run(config: Config, restarts: Restarts, around: Surroundings
     let tls = tls::acceptor(&config, start_ms / 1000)?;
     let bind = || format!("cannot listen on {}", config.listen);
     let server = Server::bind(shared.clone(), tls, shell::now_ms).await.with_context(bind)?;
-    let log = EventLog::start(&config, start_ms)?;
+    let store = Arc::new(RedbStore::open(&directory.database())?);
+    let (durable, sinks, earlier) = Durable::open(store, &config, start_ms)?;
 
     let (stop, stopped) = watch::channel(false);
     let (engine_in, engine_queue) = mpsc::channel(QUEUE_INPUTS_MAX);
     let (restart_asked, mut restart_wanted) = mpsc::channel(1);
     let info = server_info(&config, &restarts, &identity, start_ms);
-    let restart = restart_handler(store.clone(), restarts, around, restart_asked);
+    let restart = restart_handler(directory, restarts, around, restart_asked);
     let nodes = Nodes::of(&config, &secret)?;
     let fleet = Fleet::new(link_config(&config, &secret), nodes.launcher(), engine_in);
-    let mut shell = Shell::new(shared, info, Box::new(fleet), log, restart);
+    let mut shell = Shell::new(shared, info, Box::new(fleet), (durable, sinks), restart);
+    shell.restore(&earlier)?;
     let (tell_started, started) = oneshot::channel();
     shell.tell_started(tell_started);
     let inputs = Inputs { http: http_queue, engine: engine_queue, stop: stopped.clone() };
@@ -192,7 +194,7 @@ fn server_info(config: &Config, restarts: &Restarts, identity: &Identity, start_
 
 /// Checks the new properties as a start would, keeps them, and asks for the restart.
 fn restart_handler(
-    store: Arc<Store>,
+    directory: Arc<Directory>,
     mut restarts: Restarts,
     around: Surroundings,
     asked: mpsc::Sender<()>,
@@ -206,7 +208,7 @@ fn restart_handler(
         let mut around = around.clone();
         around.restarted = Some(("POST /restart".into(), next.properties.clone()));
         Config::load(&around).map_err(|ConfigError(errors)| ApiError::with(400, errors.join("; ")))?;
-        store.save_restarts(&next).map_err(|error| ApiError::with(500, error.to_string()))?;
+        directory.save_restarts(&next).map_err(|error| ApiError::with(500, error.to_string()))?;
         restarts = next;
         // A restart that was asked for before is under way.
         let _ = asked.try_send(());

@@ -4,11 +4,11 @@
 //! 8  main  up  commands  cli  surroundings            the binary
 //! 7  shell  fleet                                     owns the state, reads the clock; the media nodes outside
 //! 6  http  store  launcher  node_link  events         I/O: never each other
-//! 5  private_file                                     what two of them share
+//! 5  private_file  log                                what two of them share
 //! 4  simulate                                         the pure cores on a virtual clock
 //! 3  engine  signaling  rest                          one state machine in three parts
 //! 2  session  autoscaler
-//! 1  sdp  cluster  placement
+//! 1  sdp  cluster  placement  metering
 //! 0  ids  date  config
 //! ```
 
@@ -27,6 +27,7 @@ const RULES: Rules<'_> = Rules {
         ("sdp", 1),
         ("cluster", 1),
         ("placement", 1),
+        ("metering", 1),
         ("session", 2),
         ("autoscaler", 2),
         ("engine", 3),
@@ -34,6 +35,7 @@ const RULES: Rules<'_> = Rules {
         ("rest", 3),
         ("simulate", 4),
         ("private_file", 5),
+        ("log", 5),
         ("http", 6),
         ("store", 6),
         ("launcher", 6),

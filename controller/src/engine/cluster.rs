@@ -7,12 +7,13 @@
 //! ```
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
 use super::cluster_start::{Discovery, Starting};
 use super::cluster_wait::Waiter;
+use super::persist::NodeRow;
 use super::{Engine, EventRecord, NodeNews, NodeOrder, Output, Timer};
 use crate::cluster::{Event, LaunchRequest, LaunchedNode, Node, NodeUri, Origin, Status, StatusChange};
 use crate::ids::{NodeId, SessionId};
@@ -31,6 +32,10 @@ pub(crate) struct Work {
     pub(super) discovery: Option<Discovery>,
     /// The start of the server, until its nodes are there.
     pub(super) starting: Option<Starting>,
+    /// Nodes of an earlier life of the server.
+    pub(super) earlier: Vec<NodeRow>,
+    /// Of these, those that were draining.
+    pub(super) draining: BTreeSet<NodeId>,
 }
 
 #[cfg(test)]
@@ -252,6 +257,15 @@ impl Engine {
         for session in self.sessions_on(node) {
             self.end_session(now_ms, &session, reason, out);
         }
+    }
+
+    /// Rooms that sessions have on a node, by core.
+    pub(super) fn rooms_of(&self, node: &NodeId) -> BTreeMap<u16, u32> {
+        let mut rooms = BTreeMap::new();
+        for place in self.registry.iter().filter_map(Session::place).filter(|place| place.node == *node) {
+            *rooms.entry(place.core).or_default() += 1;
+        }
+        rooms
     }
 
     pub(super) fn sessions_on(&self, node: &NodeId) -> Vec<SessionId> {

@@ -41,7 +41,8 @@ impl Engine {
         // Whatever was asked before is answered by what runs there now.
         self.fail_replies_of(now_ms, id, out);
         let there = info.rooms.clone();
-        self.nodes.introduce(id, info);
+        let rooms = self.rooms_of(id);
+        self.nodes.introduce(id, info, rooms);
         self.launch_done(now_ms, id, out);
         if self.nodes.get(id.as_str()).is_some_and(|node| node.connected) {
             self.reconcile(now_ms, id, restarted, &there, out);
@@ -60,7 +61,12 @@ impl Engine {
     }
 
     pub(super) fn on_node_lost_timer(&mut self, now_ms: u64, id: &NodeId, out: &mut Vec<Output>) {
-        let Some(node) = self.nodes.get(id.as_str()).filter(|node| !node.connected) else { return };
+        // Only sessions of an earlier life of the server can be on a node that never came.
+        let node = self.nodes.get(id.as_str());
+        if node.is_none_or(|node| !node.connected && node.lost_at_ms.is_none()) {
+            return self.end_sessions_of(now_ms, id, Reason::NodeCrashed, out);
+        }
+        let Some(node) = node.filter(|node| !node.connected) else { return };
         let Some(lost_at) = node.lost_at_ms.filter(|_| node.status().can_have_load()) else { return };
         let (away, crashed) = (now_ms.saturating_sub(lost_at), node.crashed);
         if away < SILENT_MS {

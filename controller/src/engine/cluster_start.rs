@@ -15,7 +15,7 @@ use crate::ids::{NodeId, ReplyId};
 use crate::session::Reason;
 
 /// Attempts to connect to a node that is said to be there: as many as fit into the silent window.
-const ATTEMPTS: u32 = 6;
+pub(super) const ATTEMPTS: u32 = 6;
 
 /// A start that is not over.
 #[derive(Debug, Default)]
@@ -55,6 +55,7 @@ impl Engine {
                 starting.open.insert(id);
             }
         }
+        self.join_earlier(now_ms, out);
         match (self.config.cluster.nodes_at_start, self.config.cluster.discovers) {
             (None, _) => self.counted(),
             (Some(_), true) => self.discover(out),
@@ -194,6 +195,9 @@ impl Engine {
 
     /// A node runs, or will not.
     pub(super) fn on_settled(&mut self, now_ms: u64, id: &NodeId, status: Status, out: &mut Vec<Output>) {
+        if self.work.draining.remove(id.as_str()) && status == Status::Running {
+            self.change(now_ms, id, Event::Drain, out);
+        }
         let starts = self.work.starting.as_mut().is_some_and(|starting| starting.open.remove(id.as_str()));
         let node = self.nodes.get(id.as_str());
         if starts && status == Status::Failed && node.is_some_and(|node| node.origin == Origin::Joined) {

@@ -38,6 +38,8 @@ pub struct Nodes {
     media: BTreeMap<NodeId, MediaNode>,
     /// Nodes that placement has to look at again.
     changed: BTreeSet<NodeId>,
+    /// Nodes whose row may have changed.
+    unsaved: BTreeSet<NodeId>,
 }
 
 impl Nodes {
@@ -92,6 +94,7 @@ impl Nodes {
     }
 
     pub(super) fn launch(&mut self, now_ms: u64, id: NodeId) -> Option<StatusChange> {
+        self.unsaved.insert(id.clone());
         self.cluster.launch(now_ms, id)
     }
 
@@ -103,6 +106,7 @@ impl Nodes {
         environment_id: Option<String>,
         origin: Origin,
     ) -> Option<StatusChange> {
+        self.unsaved.insert(id.clone());
         self.cluster.join(now_ms, id, uri, environment_id, origin)
     }
 
@@ -113,6 +117,7 @@ impl Nodes {
         event: Event,
     ) -> Result<Option<StatusChange>, Illegal> {
         self.changed.insert(id.clone());
+        self.unsaved.insert(id.clone());
         self.cluster.apply(now_ms, id.as_str(), event)
     }
 
@@ -126,10 +131,9 @@ impl Nodes {
         self.media.get_mut(id.as_str())
     }
 
-    /// A media process said hello. What runs there is kept, reports of the time before are not.
-    pub(super) fn introduce(&mut self, id: &NodeId, info: NodeInfo) {
+    /// A media process said hello. `rooms`: what sessions have there; reports of the time before are not kept.
+    pub(super) fn introduce(&mut self, id: &NodeId, info: NodeInfo, rooms: BTreeMap<u16, u32>) {
         self.changed.insert(id.clone());
-        let rooms = self.media.remove(id.as_str()).map(|known| known.rooms).unwrap_or_default();
         let media = MediaNode { info, load: NodeLoad::default(), load_at_ms: None, rooms };
         self.media.insert(id.clone(), media);
     }
@@ -137,8 +141,14 @@ impl Nodes {
     /// Forgets a node that is gone for good.
     pub(crate) fn remove(&mut self, id: &NodeId) {
         self.changed.insert(id.clone());
+        self.unsaved.insert(id.clone());
         self.cluster.remove(id.as_str());
         self.media.remove(id.as_str());
+    }
+
+    /// Nodes whose row may have changed since the last call.
+    pub(super) fn take_unsaved(&mut self) -> BTreeSet<NodeId> {
+        std::mem::take(&mut self.unsaved)
     }
 
     /// Nodes that changed, came or went since the last call.

@@ -255,7 +255,7 @@ fn end_publication(
     Some(removed)
 }
 
-fn record_unsubscribed(
+pub(super) fn record_unsubscribed(
     session: &Session,
     now_ms: u64,
     subscriber: &ConnectionId,

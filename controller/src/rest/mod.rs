@@ -12,6 +12,7 @@
 pub mod field;
 pub mod info;
 pub mod restart;
+pub mod usage;
 
 mod broadcast;
 mod connections;

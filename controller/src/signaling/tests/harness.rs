@@ -8,7 +8,9 @@ use sfu_core::control::proto::{
 };
 
 use crate::cluster::Origin;
-use crate::engine::{Engine, EngineConfig, EventRecord, Input, Machine, NodeError, NodeOrder, Output};
+use crate::engine::{
+    Engine, EngineConfig, EventRecord, Input, Machine, NodeError, NodeOrder, Output, RowKind, Saved,
+};
 use crate::ids::{ClientId, NodeId, ReplyId};
 use crate::session::{ConnectionProperties, Role, SessionProperties};
 
@@ -151,6 +153,9 @@ pub(super) struct Bench {
     pub(super) refused: Vec<NodeError>,
     /// Nodes answer at once.
     pub(super) prompt: bool,
+    /// What is on disk.
+    pub(super) stored: BTreeMap<(RowKind, String), Vec<u8>>,
+    next_life: u64,
     next_client: u64,
     pub(super) next_id: u64,
 }
@@ -184,6 +189,8 @@ impl Bench {
             asked: Vec::new(),
             refused: Vec::new(),
             prompt: true,
+            stored: BTreeMap::new(),
+            next_life: 0,
             next_client: 1,
             next_id: 100,
         }
@@ -212,6 +219,45 @@ impl Bench {
         node.up = true;
         let info = node.info(50_000);
         self.input(Input::NodeUp { node: id.into(), info });
+    }
+
+    /// The controller dies and another one goes on with what is on disk. Of the ops on their way `applied` still reach their
+    /// node; every connection is lost.
+    pub(super) fn crash(&mut self, applied: usize) {
+        for row in self.engine.take_rows() {
+            match row.value {
+                Some(value) => self.stored.insert((row.kind, row.key), value),
+                None => self.stored.remove(&(row.kind, row.key)),
+            };
+        }
+        let asked = std::mem::take(&mut self.asked);
+        for (node, _, room, ops) in asked.into_iter().take(applied) {
+            let _ = self.nodes.get_mut(&node).expect("a node").apply(&room, &ops);
+        }
+        for node in self.nodes.values_mut() {
+            node.up = false;
+        }
+        self.open.clear();
+        self.inbox.clear();
+        self.started = None;
+        let mut saved = Saved::default();
+        for ((kind, key), value) in &self.stored {
+            let rows = match kind {
+                RowKind::Session => &mut saved.sessions,
+                RowKind::Connection => &mut saved.connections,
+                RowKind::Node => &mut saved.nodes,
+            };
+            rows.push((key.clone(), value.clone()));
+        }
+        // Each life makes up ids of its own.
+        let mut seed = [43; 32];
+        seed[..8].copy_from_slice(&self.next_life.to_le_bytes());
+        self.next_life += 1;
+        self.engine = Engine::new(self.engine.config().clone(), seed, self.now);
+        let mut out = Vec::new();
+        self.engine.restore(self.now, &saved, &mut out).expect("our own rows");
+        self.carry_out(out);
+        self.input(Input::Start);
     }
 
     /// The control connection breaks; ops on their way are lost.
