@@ -76,21 +76,14 @@ pub(crate) async fn run(config: Config, restarts: Restarts, around: Surroundings
 
     let serving = tokio::spawn(server.run(stopped));
     let deciding = tokio::spawn(shell.run(inputs));
-    let life = async {
-        match timeout(NODES_START, started).await {
-            Ok(Ok(Err(reason))) => anyhow::bail!(reason),
-            Ok(_) => print_start(&config, true),
-            Err(_) => print_start(&config, false),
+    let end = tokio::select! {
+        end = signals() => end,
+        Some(()) = restart_wanted.recv() => {
+            tokio::time::sleep(RESTART_PAUSE).await;
+            Ok(End::Restart)
         }
-        tokio::select! {
-            end = signals() => end,
-            Some(()) = restart_wanted.recv() => {
-                tokio::time::sleep(RESTART_PAUSE).await;
-                Ok(End::Restart)
-            }
-        }
+        reason = start_fails(&config, started) => Err(anyhow::Error::msg(reason)),
     };
-    let end = life.await;
     stop.send_replace(true);
     let adapters = async { tokio::join!(deciding, serving) };
     if timeout(ADAPTERS_END, adapters).await.is_err() {
@@ -100,6 +93,23 @@ pub(crate) async fn run(config: Config, restarts: Restarts, around: Surroundings
         launcher.stop_all().await;
     }
     end
+}
+
+/// Prints the start-up lines when the nodes are there, or have taken long. Returns only when the server cannot start, and
+/// why.
+async fn start_fails(config: &Config, mut started: oneshot::Receiver<Result<(), String>>) -> String {
+    let in_time = timeout(NODES_START, &mut started).await;
+    if !matches!(in_time, Ok(Ok(Err(_)))) {
+        print_start(config, in_time.is_ok());
+    }
+    let outcome = match in_time {
+        Ok(outcome) => outcome,
+        Err(_) => started.await,
+    };
+    match outcome {
+        Ok(Err(reason)) => reason,
+        _ => std::future::pending().await,
+    }
 }
 
 /// Until SIGINT or SIGTERM.

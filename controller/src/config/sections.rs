@@ -305,6 +305,8 @@ impl Cluster {
     pub fn on_this_machine(&mut self) {
         if self.environment == ON_PREMISE {
             self.environment = PROCESS.to_owned();
+        }
+        if self.environment == PROCESS {
             self.mode = "auto".to_owned();
         }
     }

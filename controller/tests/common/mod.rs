@@ -44,14 +44,18 @@ pub(crate) fn directory(name: &str) -> PathBuf {
 pub(crate) fn start(name: &str, arguments: &[&str], vars: &[(&str, &str)]) -> Weir {
     let dir = directory(name);
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let process = command(&dir)
+    let process = spawn(&dir, port, arguments, vars);
+    Weir { process, port, dir }
+}
+
+fn spawn(dir: &Path, port: u16, arguments: &[&str], vars: &[(&str, &str)]) -> Child {
+    command(dir)
         .args(arguments)
         .args(["--listen", &format!("127.0.0.1:{port}")])
         .envs(vars.iter().copied())
         .stdout(Stdio::piped())
         .spawn()
-        .unwrap();
-    Weir { process, port, dir }
+        .unwrap()
 }
 
 /// Status and body of a request; `None` while nobody listens.
@@ -77,6 +81,13 @@ pub(crate) fn get(port: u16, path: &str) -> Option<(u16, String)> {
 }
 
 impl Weir {
+    /// Kills the server without a word and starts it again, at the same port and with the same data.
+    pub(crate) fn kill_and_start(&mut self, arguments: &[&str], vars: &[(&str, &str)]) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+        self.process = spawn(&self.dir, self.port, arguments, vars);
+    }
+
     /// A request of the REST API; `Null` for an empty body, both ways.
     pub(crate) fn rest(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
         let text = if body.is_null() { String::new() } else { body.to_string() };
