@@ -365,9 +365,13 @@ pub fn engine_config(config: &Config, cluster_id: &str) -> EngineConfig {
     }
 }
 
+/// Media nodes on one machine, whatever is asked for.
+const CHILDREN_MAX: usize = 64;
+
 fn cluster_config(cluster: &config::Cluster, id: &str) -> ClusterConfig {
     let scaling = &cluster.autoscaling;
     let launches = cluster.launches();
+    let defaults = ClusterConfig::default();
     let wanted = if scaling.enabled { scaling.min_nodes } else { cluster.media_nodes };
     let autoscaling = Autoscaling {
         limits: autoscaler::Limits {
@@ -386,7 +390,8 @@ fn cluster_config(cluster: &config::Cluster, id: &str) -> ClusterConfig {
         join_at_start: cluster.uris_at_start().iter().filter_map(|uri| uri.parse().ok()).collect(),
         nodes_at_start: (launches && cluster.is_auto()).then_some(wanted),
         autoscaling: scaling.enabled.then_some(autoscaling),
-        ..ClusterConfig::default()
+        nodes_max: if cluster.environment == config::PROCESS { CHILDREN_MAX } else { defaults.nodes_max },
+        ..defaults
     }
 }
 
