@@ -441,7 +441,7 @@ fn the_description_tells_of_real_operations() {
             let method = method.to_ascii_uppercase();
             let segments: Vec<String> = path.split('/').map(str::to_owned).collect();
             // The shell's own.
-            let known = path == "restart"
+            let known = ["restart", "usage"].contains(&path.as_str())
                 || inform(&config, &method, &path).is_some_and(|(status, _)| status != route::WRONG_METHOD)
                 || Route::of(&method, &segments).is_ok();
             assert!(known, "{method} {template}");
