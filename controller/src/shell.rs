@@ -231,8 +231,9 @@ impl Shell {
     /// One input, and all that follows from it.
     fn feed(&mut self, input: Input) {
         let (now, mut out) = (now_ms(), Vec::new());
-        metering::observe(&mut self.meter, now, &input);
+        let seen = metering::Seen::of(&input);
         self.engine.handle(now, input, &mut out);
+        metering::observe(&mut self.meter, now, &seen, &self.engine, &out);
         self.hold(out);
     }
 
