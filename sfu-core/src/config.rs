@@ -20,10 +20,10 @@ pub const MAX_CORES: u16 = 256;
 pub const MAX_MEDIA_ADDRESSES: usize = 16;
 /// First UDP port when none is configured: the lower end of OpenVidu's documented media range.
 pub const DEFAULT_MEDIA_PORT: u16 = 40_000;
-/// Receive slots per core when nothing else is said: 128 MiB of address space, touched only as far as it is used. A room
-/// of seven keeps about 850 slots in its resend caches (140 packets per second and publisher, for 1 s), so this is good for some 70 rooms
-/// with full caches; beyond that the caches are used less, and live media is not touched.
-pub const DEFAULT_SLOTS_PER_CORE: u32 = 65_536;
+/// Receive slots per core when nothing else is said: 256 MiB of address space, touched only as far as it is used. A room
+/// of seven keeps about 850 slots in its resend caches (140 packets per second and publisher, for 1 s), so this is good for some 130 rooms
+/// with full caches, more than a core forwards; beyond that the caches are used less, and live media is not touched.
+pub const DEFAULT_SLOTS_PER_CORE: u32 = 131_072;
 /// Transports per core when nothing else is said. A room of seven has 49 of them, one peer connection per stream and
 /// direction: this is 334 such rooms.
 pub const DEFAULT_TRANSPORTS_PER_CORE: u32 = 16_384;
