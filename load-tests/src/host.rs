@@ -1,0 +1,1 @@
+//! Cores, processes, network namespaces of this machine.

@@ -1,0 +1,1 @@
+//! Adapter, see `target/mod.rs`.

@@ -1,0 +1,1 @@
+//! Browsers that join a loaded session and report what they decoded.
