@@ -1,1 +1,140 @@
-//! Cores, processes, network namespaces of this machine.
+//! This machine: cores, CPU time, memory, limits, as Linux tells them.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+
+/// Ticks per second of the times in /proc; fixed on Linux for all architectures that matter here.
+const TICKS_PER_S: f64 = 100.0;
+
+/// Pins the calling thread; without permission it stays where it is.
+pub(crate) fn pin_this_thread(cores: &[usize]) {
+    let mut set = rustix::thread::CpuSet::new();
+    cores.iter().for_each(|core| set.set(*core));
+    if let Err(error) = rustix::thread::sched_setaffinity(None, &set) {
+        eprintln!("load-tests: cannot pin a thread to cores {cores:?}: {error}");
+    }
+}
+
+/// Allows as many open files as the system grants; how many that are.
+pub(crate) fn raise_file_limit() -> Result<u64> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).context("reading the file limit")?;
+    if soft < hard {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("raising the file limit")?;
+    }
+    Ok(hard)
+}
+
+/// CPU seconds of a process, all its threads, ended ones too.
+pub(crate) fn process_cpu_s(pid: u32) -> Option<f64> {
+    cpu_of_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// User and system time of a line of `/proc/PID/stat`, in seconds.
+fn cpu_of_stat(line: &str) -> Option<f64> {
+    // The command's name may hold spaces and parentheses: count from the last one.
+    let mut words = line.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
+    let ticks: f64 = words.next()?.parse::<f64>().ok()? + words.next()?.parse::<f64>().ok()?;
+    Some(ticks / TICKS_PER_S)
+}
+
+/// Name and CPU seconds (from the scheduler, to the nanosecond) of each thread of this process.
+pub(crate) fn own_threads() -> Vec<(String, f64)> {
+    let Ok(tasks) = fs::read_dir("/proc/self/task") else { return Vec::new() };
+    tasks.filter_map(|task| thread_cpu(&task.ok()?.path())).collect()
+}
+
+fn thread_cpu(task: &Path) -> Option<(String, f64)> {
+    let name = fs::read_to_string(task.join("comm")).ok()?.trim().to_owned();
+    Some((name, schedstat_s(&fs::read_to_string(task.join("schedstat")).ok()?)?))
+}
+
+/// CPU seconds of a process from its threads' scheduler statistics: finer than the ticks of `stat`, without ended threads.
+pub(crate) fn process_cpu_fine_s(pid: u32) -> Option<f64> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+    let seconds = |path: &Path| schedstat_s(&fs::read_to_string(path.join("schedstat")).ok()?);
+    Some(tasks.filter_map(|task| seconds(&task.ok()?.path())).sum())
+}
+
+fn schedstat_s(text: &str) -> Option<f64> {
+    Some(text.split_ascii_whitespace().next()?.parse::<f64>().ok()? / 1e9)
+}
+
+/// Resident memory of a process, bytes.
+pub(crate) fn resident_bytes(pid: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    Some(line.split_ascii_whitespace().next()?.parse::<u64>().ok()? * 1024)
+}
+
+/// Busy and total ticks of a core since boot.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct CoreTime {
+    pub(crate) busy: f64,
+    pub(crate) total: f64,
+}
+
+/// Times of one core; everything that runs there counts, interrupts and stolen time too.
+pub(crate) fn core_time(core: usize) -> Option<CoreTime> {
+    core_of_stat(&fs::read_to_string("/proc/stat").ok()?, core)
+}
+
+fn core_of_stat(stat: &str, core: usize) -> Option<CoreTime> {
+    let name = format!("cpu{core}");
+    let line = stat.lines().find(|line| line.split(' ').next() == Some(&name))?;
+    let ticks: Vec<f64> = line.split(' ').skip(1).filter_map(|word| word.parse().ok()).collect();
+    // user nice system idle iowait irq softirq steal; guest time is part of user.
+    let counted = ticks.get(..8)?;
+    let idle = counted[3] + counted[4];
+    let total: f64 = counted.iter().sum();
+    Some(CoreTime { busy: total - idle, total })
+}
+
+/// "AMD EPYC 9354, 2 cores" without the number.
+pub(crate) fn cpu_name() -> String {
+    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    name.map_or_else(|| "unknown CPU".to_owned(), |(_, name)| name.trim().to_owned())
+}
+
+/// `uname -r`.
+pub(crate) fn kernel() -> String {
+    fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned()
+}
+
+/// Memory of the machine, bytes.
+pub(crate) fn memory_bytes() -> u64 {
+    let info = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = info.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kilobytes = line.and_then(|line| line.split_ascii_whitespace().next()?.parse::<u64>().ok());
+    kilobytes.unwrap_or(0) * 1024
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpu_time_of_a_process_with_a_hostile_name() {
+        let line = "7 (a) b (c)) S 1 7 7 0 -1 4194560 1 2 3 4 150 50 0 0 20 0 1 0 5 6 7";
+        assert_eq!(cpu_of_stat(line), Some(2.0));
+        assert_eq!(cpu_of_stat("nothing"), None);
+        assert!(process_cpu_s(std::process::id()).is_some());
+        assert!(process_cpu_fine_s(std::process::id()).is_some_and(|seconds| seconds > 0.0));
+    }
+
+    #[test]
+    fn busy_time_of_a_core() {
+        let stat = "cpu  9 9 9 9 9 9 9 9 0 0\ncpu1 1 2 3 100 10 4 5 6 1 0\n";
+        assert_eq!(core_of_stat(stat, 1), Some(CoreTime { busy: 21.0, total: 131.0 }));
+        assert_eq!(core_of_stat(stat, 0), None);
+    }
+
+    #[test]
+    fn own_threads_and_memory_are_seen() {
+        assert!(!own_threads().is_empty());
+        assert!(resident_bytes(std::process::id()).is_some_and(|bytes| bytes > 1 << 20));
+    }
+}

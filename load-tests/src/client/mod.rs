@@ -1,1 +1,198 @@
-//! Light and full WebRTC clients.
+//! WebRTC clients by the thousand: each peer connection has its own socket, ICE, DTLS and SRTP, as in the browsers' SDK.
+//!
+//! [`Clients`] is the side that signaling sees: SDP in, SDP out, and one message when a connection is of use. The packets are
+//! handled by workers (`worker.rs`), one pinned thread for each of the generator's cores.
+
+pub(crate) mod dtls;
+pub(crate) mod ice;
+mod net;
+mod peer;
+mod publisher;
+pub(crate) mod receiver;
+mod rtcp;
+mod rtp;
+pub(crate) mod sdp;
+mod srtp;
+pub(crate) mod stats;
+pub(crate) mod units;
+mod wheel;
+mod worker;
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+
+use anyhow::{Context as _, Result};
+use rand::Rng as _;
+use tokio::sync::oneshot;
+
+use self::dtls::Identity;
+use self::ice::Credentials;
+use self::net::Socket;
+use self::peer::{Outcome, Peer, Role};
+use self::publisher::Publisher;
+use self::receiver::Receiver;
+use self::sdp::{Local, Remote, Ssrcs};
+use self::stats::Stats;
+use self::units::{SendLog, Units};
+use self::worker::Command;
+use crate::media::Clip;
+use crate::{clock, host};
+
+/// Commands that may wait for a worker.
+const QUEUE: usize = 4096;
+
+/// Names a peer connection of [`Clients`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct PcId {
+    worker: usize,
+    key: u64,
+}
+
+/// All clients of a run.
+pub(crate) struct Clients {
+    workers: Vec<mpsc::SyncSender<Command>>,
+    identity: Identity,
+    units: Arc<Units>,
+    address: IpAddr,
+    next: AtomicU64,
+}
+
+/// A publisher whose offer waits for its answer.
+pub(crate) struct Unanswered {
+    socket: Socket,
+    local: Local,
+    ssrcs: Ssrcs,
+    worker: usize,
+    /// SDP to be sent.
+    pub(crate) offer: String,
+    /// What this publisher will note; its subscribers measure with it.
+    pub(crate) log: Arc<SendLog>,
+}
+
+/// A connection on its way.
+pub(crate) struct Opened {
+    pub(crate) id: PcId,
+    /// Resolves when media flows (publisher) or the first picture is there (receiver), or with what went wrong.
+    pub(crate) outcome: oneshot::Receiver<Outcome>,
+}
+
+impl Clients {
+    /// Starts a worker on each core. `address`: where the clients' sockets are bound.
+    ///
+    /// # Errors
+    /// When threads or certificates cannot be made.
+    pub(crate) fn start(cores: &[usize], address: IpAddr, clip: Arc<Clip>) -> Result<Clients> {
+        let fps = clip.video_fps;
+        let units = Arc::new(Units::new(clip));
+        let mut workers = Vec::new();
+        for core in cores.iter().copied() {
+            let (sender, queue) = mpsc::sync_channel(QUEUE);
+            std::thread::Builder::new()
+                .name(format!("clients-{core}"))
+                .spawn(move || {
+                    host::pin_this_thread(&[core]);
+                    worker::run(&queue, fps);
+                })
+                .context("starting a worker")?;
+            workers.push(sender);
+        }
+        anyhow::ensure!(!workers.is_empty(), "the generator needs at least one core");
+        let identity = Identity::generate()?;
+        Ok(Clients { workers, identity, units, address, next: AtomicU64::new(0) })
+    }
+
+    /// The worker for room number `room`: a room's clients share a thread.
+    fn worker(&self, room: usize) -> usize {
+        room % self.workers.len()
+    }
+
+    fn local(&self, ssrcs: Option<Ssrcs>) -> Result<(Socket, Local)> {
+        let socket = Socket::bind(self.address).context("opening a client's socket")?;
+        let address = socket.local_address().context("reading a client's address")?;
+        let ice = Credentials { ufrag: random_text(8), pwd: random_text(24) };
+        Ok((socket, Local { ice, fingerprint: self.identity.fingerprint(), address, ssrcs }))
+    }
+
+    /// Makes a publisher and its offer.
+    pub(crate) fn offer(&self, room: usize) -> Result<Unanswered> {
+        let first = rand::random_range(1..u32::MAX - 2);
+        let ssrcs = Ssrcs { audio: first, video: first + 1, video_rtx: first + 2 };
+        let (socket, local) = self.local(Some(ssrcs))?;
+        let offer = sdp::publish_offer(&local)?;
+        let log = self.units.log();
+        Ok(Unanswered { socket, local, ssrcs, worker: self.worker(room), offer, log })
+    }
+
+    /// Connects a publisher to what its answer describes.
+    pub(crate) fn answered(&self, pc: Unanswered, answer: &str) -> Result<Opened> {
+        let remote = Remote::parse(answer).context("the server's answer")?;
+        let publisher = Publisher::new(self.units.clone(), pc.log, pc.ssrcs, &remote, rand::random());
+        self.add(pc.worker, pc.socket, &pc.local, remote, Role::Publisher(Box::new(publisher)))
+    }
+
+    /// Makes a receiver for what `offer` describes; with it comes our answer.
+    pub(crate) fn receive(
+        &self,
+        room: usize,
+        offer: &str,
+        log: Option<Arc<SendLog>>,
+    ) -> Result<(Opened, String)> {
+        let remote = Remote::parse(offer).context("the server's offer")?;
+        let (socket, local) = self.local(None)?;
+        let answer = sdp::subscribe_answer(&local, &remote);
+        let receiver = Receiver::new(&remote, self.units.clone(), log, rand::random_range(1..u32::MAX));
+        let role = Role::Receiver(Box::new(receiver));
+        Ok((self.add(self.worker(room), socket, &local, remote, role)?, answer))
+    }
+
+    fn add(&self, worker: usize, socket: Socket, local: &Local, remote: Remote, role: Role) -> Result<Opened> {
+        let (sender, outcome) = oneshot::channel();
+        let peer = Peer::new(socket, self.identity.clone(), &local.ice, remote, role, sender, clock::now());
+        let id = PcId { worker, key: self.next.fetch_add(1, Ordering::Relaxed) };
+        self.tell(worker, Command::Add(id.key, Box::new(peer)))?;
+        Ok(Opened { id, outcome })
+    }
+
+    /// A candidate that came after the description.
+    pub(crate) fn add_candidate(&self, id: PcId, candidate: &str) -> Result<()> {
+        let line = candidate.trim_start_matches("a=").trim_start_matches("candidate:");
+        match sdp::parse_candidate(line) {
+            Some(address) => self.tell(id.worker, Command::Candidate(id.key, address)),
+            None => Ok(()),
+        }
+    }
+
+    /// Drops a connection.
+    pub(crate) fn close(&self, id: PcId) -> Result<()> {
+        self.tell(id.worker, Command::Close(id.key))
+    }
+
+    /// Begins an interval of measurement on all workers.
+    pub(crate) fn begin_interval(&self) -> Result<()> {
+        (0..self.workers.len()).try_for_each(|worker| self.tell(worker, Command::BeginInterval))
+    }
+
+    /// Ends the interval: what all workers counted in it.
+    pub(crate) async fn end_interval(&self) -> Result<Stats> {
+        let mut replies = Vec::new();
+        for worker in 0..self.workers.len() {
+            let (sender, reply) = oneshot::channel();
+            self.tell(worker, Command::EndInterval(sender))?;
+            replies.push(reply);
+        }
+        let mut sum = Stats::default();
+        for reply in replies {
+            sum.add(&reply.await.context("a worker ended")?);
+        }
+        Ok(sum)
+    }
+
+    fn tell(&self, worker: usize, command: Command) -> Result<()> {
+        self.workers[worker].send(command).ok().context("a worker ended")
+    }
+}
+
+fn random_text(length: usize) -> String {
+    rand::rng().sample_iter(rand::distr::Alphanumeric).take(length).map(char::from).collect()
+}
