@@ -1,9 +1,18 @@
-//! The clip that publishers send: encoded VP8 and Opus, looped.
+//! The clip that publishers send: 4 s of encoded VP8 and Opus (`load-tests/media/`), looped without a seam in its numbers.
 //!
 //! Frames are as the encoder made them; cutting into RTP packets, timestamps, sequence numbers and picture ids are the
-//! publisher's (`client/`). A key frame request jumps to the next key frame of the clip, which decodes from there on.
+//! clients'. A key frame request jumps to the next key frame of the clip, which decodes from there on.
+
+mod container;
 
 use std::sync::Arc;
+
+use anyhow::{Context as _, Result, ensure};
+
+const PICTURE: &[u8] = include_bytes!("../../media/picture.ivf");
+const TONE: &[u8] = include_bytes!("../../media/tone.opus");
+/// Opus packets per second.
+const AUDIO_RATE: usize = 50;
 
 /// One encoded video frame.
 #[derive(Clone, Debug)]
@@ -17,24 +26,55 @@ pub(crate) struct VideoFrame {
 /// Encoded media of some seconds, shared by all publishers.
 #[derive(Clone, Debug)]
 pub(crate) struct Clip {
-    /// What it is, for reports: size, frame rate, bit rate, where it comes from.
+    /// What it is, for reports: size, frame rate, bit rate.
     pub(crate) label: String,
     /// Frames in coding order; the first is a key frame.
     pub(crate) video: Vec<VideoFrame>,
     /// Frames per second.
     pub(crate) video_fps: u32,
-    /// Opus packets (RFC 6716) of 20 ms each.
+    /// Opus packets (RFC 6716) of 20 ms each, as long as the picture.
     pub(crate) audio: Vec<Vec<u8>>,
+    video_bits_per_s: u64,
 }
 
 impl Clip {
     /// The clip that all runs use.
     ///
     /// # Errors
-    /// When the clip cannot be read.
-    pub(crate) fn load() -> anyhow::Result<Arc<Clip>> {
-        Ok(Arc::new(synthetic()))
+    /// When the files it was built with are not what `media/make.sh` writes.
+    pub(crate) fn load() -> Result<Arc<Clip>> {
+        let picture = container::read_ivf(PICTURE).context("media/picture.ivf")?;
+        let mut audio = container::read_opus(TONE).context("media/tone.opus")?;
+        let fps = picture.fps;
+        let video: Vec<_> =
+            picture.frames.into_iter().map(|data| VideoFrame { key: is_key_frame(&data), data }).collect();
+        ensure!(
+            video.first().is_some_and(|frame| frame.key),
+            "media/picture.ivf does not begin with a key frame"
+        );
+        // The encoder's last packets only flush it.
+        audio.truncate(video.len() * AUDIO_RATE / fps as usize);
+        ensure!(!audio.is_empty(), "media/tone.opus is empty");
+        let bytes: u64 = video.iter().map(|frame| frame.data.len() as u64).sum();
+        let video_bits_per_s = bytes * 8 * u64::from(fps) / video.len() as u64;
+        let label = format!(
+            "VP8 {}x{} {fps} fps {} kbit/s, Opus 20 ms",
+            picture.width,
+            picture.height,
+            video_bits_per_s / 1000
+        );
+        Ok(Arc::new(Clip { label, video, video_fps: fps, audio, video_bits_per_s }))
     }
+
+    /// Mean rate of the coded picture.
+    pub(crate) fn video_bits_per_s(&self) -> u64 {
+        self.video_bits_per_s
+    }
+}
+
+/// The frame tag's first bit (RFC 6386 §9.1).
+fn is_key_frame(frame: &[u8]) -> bool {
+    frame.first().is_some_and(|byte| byte & 1 == 0)
 }
 
 /// Position in a looped clip's video.
@@ -72,25 +112,29 @@ fn next_key(clip: &Clip, start: usize) -> usize {
     (start..clip.video.len()).find(|index| clip.video[*index].key).unwrap_or(0)
 }
 
-/// Bytes of the shape of a 540x360 clip that no decoder would take: until the encoded one is there.
-fn synthetic() -> Clip {
-    let mut state = 0x9e37_79b9_u32;
-    let mut bytes = |count: usize| -> Vec<u8> {
-        (0..count)
-            .map(|_| {
-                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                state.to_be_bytes()[0]
-            })
-            .collect()
-    };
-    let video = (0..240)
-        .map(|index| {
-            let key = index % 120 == 0;
-            let mut data = bytes(if key { 14_000 } else { 2_900 + index % 7 * 90 });
-            data[0] = if key { data[0] & !1 } else { data[0] | 1 };
-            VideoFrame { key, data }
-        })
-        .collect();
-    let audio = (0..400).map(|_| bytes(80)).collect();
-    Clip { label: "synthetic bytes, not decodable".to_owned(), video, video_fps: 30, audio }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shipped_clip_is_what_the_docs_say() {
+        let clip = Clip::load().expect("the shipped clip");
+        let keys: Vec<_> = (0..clip.video.len()).filter(|index| clip.video[*index].key).collect();
+        assert_eq!((clip.video.len(), clip.video_fps, keys, clip.audio.len()), (120, 30, vec![0, 60], 200));
+        assert!((700_000..900_000).contains(&clip.video_bits_per_s()), "{}", clip.video_bits_per_s());
+        assert!(clip.label.starts_with("VP8 540x360 30 fps"), "{}", clip.label);
+        assert!(clip.audio.iter().all(|packet| (30..200).contains(&packet.len())));
+    }
+
+    #[test]
+    fn a_cursor_starts_and_restarts_at_key_frames() {
+        let clip = Clip::load().expect("the shipped clip");
+        for (offset, first) in [(0, 0), (1, 60), (60, 60), (61, 0), (119, 0), (121, 60)] {
+            let mut cursor = VideoCursor::starting_at(&clip, offset);
+            assert_eq!(cursor.advance(&clip), first, "{offset}");
+            assert_eq!(cursor.advance(&clip), first + 1);
+            cursor.want_key_frame();
+            assert_eq!(cursor.advance(&clip), 60 - first);
+        }
+    }
 }
