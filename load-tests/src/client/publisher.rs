@@ -343,6 +343,7 @@ mod tests {
             video: vec![frame(true, 3_301), frame(false, 900), frame(false, 901)],
             video_fps: 30,
             audio: vec![vec![9; 80]],
+            video_bits_per_s: 0,
         };
         let units = Arc::new(Units::new(Arc::new(clip)));
         (Publisher::new(units.clone(), units.log(), ssrcs, &answer, 3), units)

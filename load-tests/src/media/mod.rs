@@ -34,7 +34,7 @@ pub(crate) struct Clip {
     pub(crate) video_fps: u32,
     /// Opus packets (RFC 6716) of 20 ms each, as long as the picture.
     pub(crate) audio: Vec<Vec<u8>>,
-    video_bits_per_s: u64,
+    pub(crate) video_bits_per_s: u64,
 }
 
 impl Clip {

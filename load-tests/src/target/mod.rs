@@ -5,6 +5,7 @@
 //! trickles waits for them, or sends [`RoomEvent::Candidate`].
 
 pub(crate) mod janus;
+pub(crate) mod jsonrpc;
 pub(crate) mod livekit;
 pub(crate) mod process;
 pub(crate) mod weir;
