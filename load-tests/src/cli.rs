@@ -18,6 +18,8 @@ pub(crate) enum Command {
     Run(RunOptions),
     /// Says how many nodes a wish needs, from a measured report.
     Plan(crate::plan::PlanOptions),
+    /// Shows a saved report again, or writes its HTML page.
+    Report(crate::report::ReportOptions),
 }
 
 /// A system under test.

@@ -32,6 +32,7 @@ fn main() -> ExitCode {
     let outcome = match cli::Cli::parse().command {
         cli::Command::Run(options) => run::command(&options),
         cli::Command::Plan(options) => plan::command(&options),
+        cli::Command::Report(options) => report::command(&options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -75,7 +75,12 @@ impl Dtls {
     ///
     /// # Errors
     /// The association is over; the text says why.
-    pub(crate) fn handle(&mut self, packet: &[u8], now: Instant, send: impl FnMut(&[u8])) -> Result<Option<Keys>> {
+    pub(crate) fn handle(
+        &mut self,
+        packet: &[u8],
+        now: Instant,
+        send: impl FnMut(&[u8]),
+    ) -> Result<Option<Keys>> {
         self.inner.handle_timeout(now).context("DTLS")?;
         self.inner.handle_packet(packet).context("DTLS")?;
         self.drain(send)
@@ -97,7 +102,10 @@ impl Dtls {
             match self.inner.poll_output(&mut buffer) {
                 Output::Packet(packet) => send(packet),
                 Output::PeerCert(der) => {
-                    anyhow::ensure!(sha256(der) == self.expected, "DTLS: not the certificate that signaling promised");
+                    anyhow::ensure!(
+                        sha256(der) == self.expected,
+                        "DTLS: not the certificate that signaling promised"
+                    );
                     self.verified = true;
                 }
                 Output::KeyingMaterial(material, profile) => {

@@ -146,7 +146,14 @@ impl Clients {
         Ok((self.add(self.worker(room), socket, &local, remote, role)?, answer))
     }
 
-    fn add(&self, worker: usize, socket: Socket, local: &Local, remote: Remote, role: Role) -> Result<Opened> {
+    fn add(
+        &self,
+        worker: usize,
+        socket: Socket,
+        local: &Local,
+        remote: Remote,
+        role: Role,
+    ) -> Result<Opened> {
         let (sender, outcome) = oneshot::channel();
         let peer = Peer::new(socket, self.identity.clone(), &local.ice, remote, role, sender, clock::now());
         let id = PcId { worker, key: self.next.fetch_add(1, Ordering::Relaxed) };

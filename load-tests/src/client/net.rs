@@ -89,7 +89,8 @@ impl Socket {
         }
         let Ok(size) = u16::try_from(segment) else { return false };
         let control = [ControlMessage::UdpGsoSegments(&size)];
-        sendmsg::<()>(self.inner.as_raw_fd(), &[IoSlice::new(train)], &control, MsgFlags::empty(), None).is_ok()
+        sendmsg::<()>(self.inner.as_raw_fd(), &[IoSlice::new(train)], &control, MsgFlags::empty(), None)
+            .is_ok()
     }
 
     /// Whatever is there next, `None` when nothing is.
@@ -98,7 +99,12 @@ impl Socket {
         let (length, mut segment, arrival_ns, overflowed, from) = {
             let mut slices = [IoSliceMut::new(&mut buffers.bytes)];
             let message = loop {
-                match recvmsg::<SockaddrStorage>(fd, &mut slices, Some(&mut buffers.control), MsgFlags::empty()) {
+                match recvmsg::<SockaddrStorage>(
+                    fd,
+                    &mut slices,
+                    Some(&mut buffers.control),
+                    MsgFlags::empty(),
+                ) {
                     Ok(message) => break message,
                     // A port that is not reachable yet says so once; the socket goes on.
                     Err(Errno::ECONNREFUSED | Errno::EINTR) => return None,

@@ -66,7 +66,6 @@ pub(crate) struct Publisher {
     history: Box<[Sent]>,
 }
 
-
 /// Packets ready to be sent, one after the other, and the lengths of runs of equal size.
 #[derive(Default)]
 pub(crate) struct Batch {
@@ -110,7 +109,13 @@ impl Batch {
 
 impl Publisher {
     /// From the answer to our offer. `seed` sets where in the clip it begins and its random starting numbers.
-    pub(crate) fn new(units: Arc<Units>, log: Arc<SendLog>, ssrcs: Ssrcs, answer: &Remote, seed: u64) -> Publisher {
+    pub(crate) fn new(
+        units: Arc<Units>,
+        log: Arc<SendLog>,
+        ssrcs: Ssrcs,
+        answer: &Remote,
+        seed: u64,
+    ) -> Publisher {
         let line = |kind, ssrc, salt: u64| Line::new(answer.section(kind), ssrc, seed.rotate_left(11) ^ salt);
         let rtx = answer.section(Kind::Video).and_then(|video| video.rtx_payload_type);
         let clip = units.clip.clone();
@@ -233,7 +238,8 @@ impl Publisher {
 
     /// Appends sender reports of both tracks.
     pub(crate) fn reports(&self, out: &mut Vec<u8>, now_ns: u64) {
-        let ntp = (now_ns / 1_000_000_000 + NTP_EPOCH) << 32 | ((now_ns % 1_000_000_000) << 32) / 1_000_000_000;
+        let ntp =
+            (now_ns / 1_000_000_000 + NTP_EPOCH) << 32 | ((now_ns % 1_000_000_000) << 32) / 1_000_000_000;
         for line in [&self.audio, &self.video] {
             if line.packets > 0 {
                 let info = SenderInfo {
@@ -343,7 +349,6 @@ mod tests {
             video: vec![frame(true, 3_301), frame(false, 900), frame(false, 901)],
             video_fps: 30,
             audio: vec![vec![9; 80]],
-            video_bits_per_s: 0,
         };
         let units = Arc::new(Units::new(Arc::new(clip)));
         (Publisher::new(units.clone(), units.log(), ssrcs, &answer, 3), units)
@@ -395,9 +400,8 @@ mod tests {
         assert_eq!(batch.len(), 1, "only what was sent can be repeated");
         let header = rtp::read(&batch.bytes).expect("a header");
         assert_eq!((header.ssrc, header.payload_type), (33, 97));
-        let end = rx
-            .open_rtp(&mut batch.bytes, header.length, 33, u64::from(header.sequence))
-            .expect("authentic");
+        let end =
+            rx.open_rtp(&mut batch.bytes, header.length, 33, u64::from(header.sequence)).expect("authentic");
         let payload = &batch.bytes[header.length..end];
         assert_eq!(payload[..2], wanted.to_be_bytes());
         assert_eq!(units.find(&payload[2 + VP8_DESCRIPTOR..]), Some(0));

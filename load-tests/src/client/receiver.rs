@@ -91,7 +91,12 @@ struct TransportCc {
 
 impl Receiver {
     /// For what `offer` sends. `log`: of the publisher behind it, when there is only one.
-    pub(crate) fn new(offer: &Remote, units: Arc<Units>, log: Option<Arc<SendLog>>, own_ssrc: u32) -> Receiver {
+    pub(crate) fn new(
+        offer: &Remote,
+        units: Arc<Units>,
+        log: Option<Arc<SendLog>>,
+        own_ssrc: u32,
+    ) -> Receiver {
         let tracks = offer
             .sections
             .iter()
@@ -225,7 +230,9 @@ impl Receiver {
                 stats.plis_sent += 1;
             }
         }
-        if let (Some(feedback), Some(ssrc)) = (&mut self.transport_cc, self.tracks.iter().find_map(|t| t.ssrc)) {
+        if let (Some(feedback), Some(ssrc)) =
+            (&mut self.transport_cc, self.tracks.iter().find_map(|t| t.ssrc))
+        {
             feedback.flush(out, own, ssrc);
         }
     }
@@ -362,7 +369,8 @@ impl Track {
             return;
         };
         // Without an original it is padding, sent to probe.
-        let Some(&[high, low]) = scratch.get(header.length..header.length + 2).filter(|_| end > header.length + 2)
+        let Some(&[high, low]) =
+            scratch.get(header.length..header.length + 2).filter(|_| end > header.length + 2)
         else {
             return;
         };
@@ -475,7 +483,8 @@ impl Track {
 
 impl TransportCc {
     fn on_packet(&mut self, packet: &[u8], arrival_ns: u64) {
-        let Some(sequence) = one_byte_extension(packet, self.id).and_then(|value| value.try_into().ok()) else {
+        let Some(sequence) = one_byte_extension(packet, self.id).and_then(|value| value.try_into().ok())
+        else {
             return;
         };
         let sequence = u16::from_be_bytes(sequence);

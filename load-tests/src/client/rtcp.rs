@@ -160,7 +160,8 @@ pub(crate) fn nack(out: &mut Vec<u8>, ssrc: u32, media: u32, sequences: &[u16]) 
     while let Some((first, tail)) = rest.split_first() {
         let within = |next: &&u16| (1..=16).contains(&next.wrapping_sub(*first));
         let followers = tail.iter().take_while(within).count();
-        let mask = tail[..followers].iter().fold(0_u16, |mask, next| mask | 1 << (next.wrapping_sub(*first) - 1));
+        let mask =
+            tail[..followers].iter().fold(0_u16, |mask, next| mask | 1 << (next.wrapping_sub(*first) - 1));
         out.extend_from_slice(&first.to_be_bytes());
         out.extend_from_slice(&mask.to_be_bytes());
         rest = &tail[followers..];

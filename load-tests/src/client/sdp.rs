@@ -314,13 +314,8 @@ pub(crate) fn subscribe_answer(local: &Local, offer: &Remote) -> String {
         let setup = if offer.we_are_dtls_client { "active" } else { "passive" };
         transport_lines(&mut out, local, &section.mid, "recvonly", setup);
         for (id, uri) in &section.extensions {
-            if [
-                extension::AUDIO_LEVEL,
-                extension::ABS_SEND_TIME,
-                extension::TRANSPORT_CC,
-                extension::MID,
-            ]
-            .contains(&uri.as_str())
+            if [extension::AUDIO_LEVEL, extension::ABS_SEND_TIME, extension::TRANSPORT_CC, extension::MID]
+                .contains(&uri.as_str())
             {
                 let _ = write!(out, "a=extmap:{id} {uri}\r\n");
             }
@@ -423,7 +418,8 @@ mod tests {
     #[test]
     fn candidates() {
         assert_eq!(parse_candidate("1 1 udp 1 ::1 9 typ host"), "[::1]:9".parse().ok());
-        for other in ["", "1 2 udp 1 ::1 9 typ host", "1 1 tcp 1 ::1 9 typ host", "1 1 udp 1 x.local 9 typ host"]
+        for other in
+            ["", "1 2 udp 1 ::1 9 typ host", "1 1 tcp 1 ::1 9 typ host", "1 1 udp 1 x.local 9 typ host"]
         {
             assert_eq!(parse_candidate(other), None, "{other}");
         }

@@ -129,7 +129,6 @@ mod tests {
             video: vec![frame(true, 3000, 1), frame(false, 100, 2)],
             video_fps: 30,
             audio: vec![vec![1; 80], vec![2; 80], vec![1; 80]],
-            video_bits_per_s: 0,
         })
     }
 

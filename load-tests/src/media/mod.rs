@@ -34,7 +34,6 @@ pub(crate) struct Clip {
     pub(crate) video_fps: u32,
     /// Opus packets (RFC 6716) of 20 ms each, as long as the picture.
     pub(crate) audio: Vec<Vec<u8>>,
-    pub(crate) video_bits_per_s: u64,
 }
 
 impl Clip {
@@ -55,20 +54,20 @@ impl Clip {
         // The encoder's last packets only flush it.
         audio.truncate(video.len() * AUDIO_RATE / fps as usize);
         ensure!(!audio.is_empty(), "media/tone.opus is empty");
-        let bytes: u64 = video.iter().map(|frame| frame.data.len() as u64).sum();
-        let video_bits_per_s = bytes * 8 * u64::from(fps) / video.len() as u64;
-        let label = format!(
+        let mut clip = Clip { label: String::new(), video, video_fps: fps, audio };
+        clip.label = format!(
             "VP8 {}x{} {fps} fps {} kbit/s, Opus 20 ms",
             picture.width,
             picture.height,
-            video_bits_per_s / 1000
+            clip.video_bits_per_s() / 1000
         );
-        Ok(Arc::new(Clip { label, video, video_fps: fps, audio, video_bits_per_s }))
+        Ok(Arc::new(clip))
     }
 
     /// Mean rate of the coded picture.
-    pub(crate) fn video_bits_per_s(&self) -> u64 {
-        self.video_bits_per_s
+    fn video_bits_per_s(&self) -> u64 {
+        let bytes: u64 = self.video.iter().map(|frame| frame.data.len() as u64).sum();
+        bytes * 8 * u64::from(self.video_fps) / self.video.len() as u64
     }
 }
 

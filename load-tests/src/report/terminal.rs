@@ -1,0 +1,165 @@
+//! The report as text: the capacity table in the form of the published one, each turn's steps, ratios, browsers.
+
+use std::fmt::Write as _;
+
+use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
+
+use super::model::{Report, Witnesses};
+use super::summary::{self, Ratio};
+use super::{figures, published};
+
+/// Everything that a run found.
+pub(crate) fn render(report: &Report) -> String {
+    let targets = summary::targets(report);
+    let mut text = String::new();
+    let mut line = |content: String| text.push_str(&(content + "\n"));
+    line(format!("\n{}: {}", report.scenario.name, report.scenario.media));
+    line(format!("machine    {}", figures::machine(&report.machine)));
+    line(format!("set-up     {}", figures::setup(&report.setup)));
+    for target in figures::target_lines(&targets) {
+        line(format!("target     {target}"));
+    }
+    if let Some(commit) = &report.commit {
+        line(format!("commit     {commit}"));
+    }
+    line(format!("command    {}", report.command));
+    line(format!("started    {}", report.started));
+
+    let capacity = figures::capacity(report, &targets);
+    line(String::new());
+    let mut rows =
+        vec![std::iter::once(String::new()).chain(capacity.columns.iter().cloned()).collect::<Vec<_>>()];
+    rows.extend(
+        capacity
+            .rows
+            .iter()
+            .map(|row| std::iter::once(row.name.to_owned()).chain(row.cells.iter().cloned()).collect()),
+    );
+    line(table(&rows));
+    if capacity.published > 0 {
+        line(format!("published: {}", published::SOURCE));
+    }
+    for ratio in summary::ratios(&targets) {
+        ratio_lines(&ratio).into_iter().for_each(&mut line);
+    }
+    for turn in &report.turns {
+        line(format!("\n{}, round {}: {}", turn.target.label(), turn.round, figures::stop(&turn.stop)));
+        let (columns, steps) = figures::steps(turn);
+        let mut rows = vec![columns.into_iter().map(str::to_owned).collect()];
+        rows.extend(steps);
+        line(table(&rows));
+        for step in &turn.steps {
+            if let Some(witnesses) = &step.witnesses {
+                line(format!("browsers at {} sessions: {}", step.sessions, witness_line(witnesses)));
+            }
+        }
+    }
+    for warning in figures::warnings(report) {
+        line(format!("WARNING    {warning}"));
+    }
+    text
+}
+
+/// One sentence for each ratio there is.
+pub(super) fn ratio_lines(ratio: &Ratio<'_>) -> Vec<String> {
+    let (of, to) = (ratio.of.label(), ratio.to.label());
+    let mut lines = Vec::new();
+    let mut say = |spread: Option<summary::Spread>, what: String| {
+        if let Some(spread) = spread {
+            let figure = figures::with_spread(spread, figures::two);
+            lines.push(format!("{of} : {to}   {figure} {what} ({} rounds)", spread.count));
+        }
+    };
+    say(ratio.sessions, "times the sessions per core".into());
+    say(ratio.cpu_at_capacity, "times less CPU per packet out, each at its capacity".into());
+    if let Some((least, most)) = ratio.same_load {
+        let load = if least == most { least.to_string() } else { format!("{least} to {most}") };
+        say(ratio.cpu_at_same_load, format!("times less CPU per packet out, both with {load} sessions"));
+    }
+    lines
+}
+
+/// What the browsers saw, over all streams that came from the generator.
+pub(super) fn witness_line(witnesses: &Witnesses) -> String {
+    let streams: Vec<_> = witnesses.streams.iter().filter(|stream| !stream.from_witness).collect();
+    let mut text =
+        format!("{} for {:.0} s, {} streams", witnesses.browsers, witnesses.seconds, streams.len());
+    let rate = summary::Spread::of(streams.iter().map(|stream| stream.frames_per_s));
+    let buffer = summary::Spread::of(streams.iter().map(|stream| stream.jitter_buffer_ms));
+    if let (Some(rate), Some(buffer)) = (rate, buffer) {
+        let _ = write!(
+            text,
+            ", {:.1} frames/s decoded (least {:.1}), {} freezes, {} frames dropped, {} packets lost, jitter buffer {:.0} ms (most {:.0})",
+            rate.median,
+            rate.min,
+            streams.iter().map(|stream| stream.freezes).sum::<u64>(),
+            streams.iter().map(|stream| stream.frames_dropped).sum::<u64>(),
+            streams.iter().map(|stream| stream.packets_lost).sum::<i64>(),
+            buffer.median,
+            buffer.max,
+        );
+    }
+    text
+}
+
+/// The first row is the heading, the first column names.
+fn table(rows: &[Vec<String>]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
+    let cells = |row: &Vec<String>| {
+        row.iter()
+            .enumerate()
+            .map(|(index, text)| {
+                let side = if index == 0 { CellAlignment::Left } else { CellAlignment::Right };
+                Cell::new(text).set_alignment(side)
+            })
+            .collect::<Vec<_>>()
+    };
+    if let Some((heading, body)) = rows.split_first() {
+        table.set_header(cells(heading));
+        table.add_rows(body.iter().map(cells));
+    }
+    table.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::model::WitnessStream;
+    use super::*;
+
+    #[test]
+    fn published_and_measured_stand_side_by_side() {
+        let text = render(&summary::tests::report());
+        for expected in [
+            "c5.4xlarge",
+            "1092",
+            "90 (80 to 100)",
+            "weir : janus   20.00 ±0 % times the sessions per core (2 rounds)",
+            "both with 4 sessions",
+            "janus, round 2: CPU 100 %",
+        ] {
+            assert!(text.contains(expected), "{expected}\n{text}");
+        }
+        assert!(!text.contains("WARNING") && !text.contains("loss, %"), "{text}");
+    }
+
+    #[test]
+    fn browsers_are_judged_by_the_generators_streams() {
+        let stream = |fps, from_witness| WitnessStream {
+            frames_per_s: fps,
+            from_witness,
+            freezes: 1,
+            ..WitnessStream::default()
+        };
+        let witnesses = Witnesses {
+            browsers: 2,
+            seconds: 10.0,
+            streams: vec![stream(30.0, false), stream(29.0, false), stream(5.0, true)],
+        };
+        let line = witness_line(&witnesses);
+        assert!(
+            line.starts_with("2 for 10 s, 2 streams, 29.5 frames/s decoded (least 29.0), 2 freezes"),
+            "{line}"
+        );
+    }
+}
