@@ -66,7 +66,11 @@ impl Scenario {
     /// When there is none, or it makes no sense; the text says which there are.
     pub(crate) fn load(name: &str) -> Result<Scenario> {
         let given = Path::new(name);
-        let path = if given.extension().is_some() { given.to_owned() } else { directory().join(format!("{name}.toml")) };
+        let path = if given.extension().is_some() {
+            given.to_owned()
+        } else {
+            directory().join(format!("{name}.toml"))
+        };
         let text = std::fs::read_to_string(&path).with_context(|| {
             format!("no scenario \"{name}\" ({}); there are {}", path.display(), names().join(", "))
         })?;

@@ -431,7 +431,8 @@ impl Track {
 
     /// RFC 3550 §A.8, in RTP ticks times 16.
     fn measure_jitter(&mut self, header: &Header, arrival_ns: u64) {
-        let arrival = (arrival_ns / 1_000 * self.clock / 1_000_000) as u32;
+        let (seconds, rest) = (arrival_ns / 1_000_000_000, arrival_ns % 1_000_000_000);
+        let arrival = (seconds * self.clock + rest * self.clock / 1_000_000_000) as u32;
         let transit = i64::from(arrival.wrapping_sub(header.timestamp) as i32);
         if let Some(last) = self.transit.replace(transit) {
             let difference = last.abs_diff(transit).min(self.clock);

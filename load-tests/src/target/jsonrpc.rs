@@ -38,12 +38,17 @@ impl Socket {
     ///
     /// # Errors
     /// When there is no WebSocket at `url`.
-    pub(crate) async fn connect(url: &str, translate: Translate) -> Result<(Socket, mpsc::Receiver<RoomEvent>)> {
+    pub(crate) async fn connect(
+        url: &str,
+        translate: Translate,
+    ) -> Result<(Socket, mpsc::Receiver<RoomEvent>)> {
         let connect = tokio::time::timeout(REQUEST_TIMEOUT, tokio_tungstenite::connect_async(url)).await;
-        let (stream, _) = connect.context("no WebSocket in time")?.with_context(|| format!("WebSocket {url}"))?;
+        let (stream, _) =
+            connect.context("no WebSocket in time")?.with_context(|| format!("WebSocket {url}"))?;
         let (calls, queue) = mpsc::channel(REQUEST_QUEUE);
         let (events, receiver) = mpsc::channel(EVENT_QUEUE);
-        let pump = Pump { stream, queue, events: events.clone(), translate, waiting: HashMap::new(), next: 0 };
+        let pump =
+            Pump { stream, queue, events: events.clone(), translate, waiting: HashMap::new(), next: 0 };
         tokio::spawn(pump.run());
         Ok((Socket { calls, events }, receiver))
     }

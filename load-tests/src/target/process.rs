@@ -140,7 +140,8 @@ mod tests {
         assert!(error.contains("spoken"), "{error}");
         let mut process = Process::start(launch("exec sleep 60")).unwrap();
         process.check().unwrap();
-        let affinity = move |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let affinity =
+            move |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
         let pid = process.pid();
         let mut pinned = false;
         for _ in 0..100 {

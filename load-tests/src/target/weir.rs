@@ -163,7 +163,8 @@ impl Target for Weir {
             option("KMS_URIS", format!("[\"ws://{address}:{control}/kurento\"]")),
         ];
         let cores = &placement.control_cores;
-        let controller = Process::start(launch(vec!["controller".into()], controller, cores, "controller.log"))?;
+        let controller =
+            Process::start(launch(vec!["controller".into()], controller, cores, "controller.log"))?;
         self.url = format!("http://{address}:{rest}");
         self.running = Some(Running { node, controller, _scratch: scratch });
         self.wait_ready().await
