@@ -1,6 +1,5 @@
 //! The one place that reads clocks: everything else takes time as an argument.
 
-use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Now, monotonic.
@@ -14,10 +13,4 @@ pub(crate) fn now() -> Instant {
 pub(crate) fn wall_ns() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// Time since the first call of this process.
-pub(crate) fn uptime() -> Duration {
-    static START: OnceLock<Instant> = OnceLock::new();
-    now().duration_since(*START.get_or_init(now))
 }

@@ -5,9 +5,6 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-/// Ticks per second of the times in /proc; fixed on Linux for all architectures that matter here.
-const TICKS_PER_S: f64 = 100.0;
-
 /// Pins the calling thread; without permission it stays where it is.
 pub(crate) fn pin_this_thread(cores: &[usize]) {
     let mut set = rustix::thread::CpuSet::new();
@@ -27,19 +24,6 @@ pub(crate) fn raise_file_limit() -> Result<u64> {
     Ok(hard)
 }
 
-/// CPU seconds of a process, all its threads, ended ones too.
-pub(crate) fn process_cpu_s(pid: u32) -> Option<f64> {
-    cpu_of_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
-}
-
-/// User and system time of a line of `/proc/PID/stat`, in seconds.
-fn cpu_of_stat(line: &str) -> Option<f64> {
-    // The command's name may hold spaces and parentheses: count from the last one.
-    let mut words = line.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
-    let ticks: f64 = words.next()?.parse::<f64>().ok()? + words.next()?.parse::<f64>().ok()?;
-    Some(ticks / TICKS_PER_S)
-}
-
 /// Name and CPU seconds (from the scheduler, to the nanosecond) of each thread of this process.
 pub(crate) fn own_threads() -> Vec<(String, f64)> {
     let Ok(tasks) = fs::read_dir("/proc/self/task") else { return Vec::new() };
@@ -51,8 +35,9 @@ fn thread_cpu(task: &Path) -> Option<(String, f64)> {
     Some((name, schedstat_s(&fs::read_to_string(task.join("schedstat")).ok()?)?))
 }
 
-/// CPU seconds of a process from its threads' scheduler statistics: finer than the ticks of `stat`, without ended threads.
-pub(crate) fn process_cpu_fine_s(pid: u32) -> Option<f64> {
+/// CPU seconds of a process from its threads' scheduler statistics: finer than the ticks of `/proc/PID/stat`. Threads that
+/// ended are not in it; media servers keep theirs.
+pub(crate) fn process_cpu_s(pid: u32) -> Option<f64> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
     let seconds = |path: &Path| schedstat_s(&fs::read_to_string(path.join("schedstat")).ok()?);
     Some(tasks.filter_map(|task| seconds(&task.ok()?.path())).sum())
@@ -163,15 +148,6 @@ mod tests {
     }
 
     #[test]
-    fn cpu_time_of_a_process_with_a_hostile_name() {
-        let line = "7 (a) b (c)) S 1 7 7 0 -1 4194560 1 2 3 4 150 50 0 0 20 0 1 0 5 6 7";
-        assert_eq!(cpu_of_stat(line), Some(2.0));
-        assert_eq!(cpu_of_stat("nothing"), None);
-        assert!(process_cpu_s(std::process::id()).is_some());
-        assert!(process_cpu_fine_s(std::process::id()).is_some_and(|seconds| seconds > 0.0));
-    }
-
-    #[test]
     fn busy_time_of_a_core() {
         let stat = "cpu  9 9 9 9 9 9 9 9 0 0\ncpu1 1 2 3 100 10 4 5 6 1 0\n";
         assert_eq!(core_of_stat(stat, 1), Some(CoreTime { busy: 21.0, total: 131.0 }));
@@ -181,6 +157,7 @@ mod tests {
     #[test]
     fn own_threads_and_memory_are_seen() {
         assert!(!own_threads().is_empty());
+        assert!(process_cpu_s(std::process::id()).is_some_and(|seconds| seconds > 0.0));
         assert!(resident_bytes(std::process::id()).is_some_and(|bytes| bytes > 1 << 20));
     }
 }

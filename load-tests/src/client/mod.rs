@@ -75,6 +75,8 @@ pub(crate) struct Opened {
     pub(crate) id: PcId,
     /// Resolves when media flows (publisher) or the first picture is there (receiver), or with what went wrong.
     pub(crate) outcome: oneshot::Receiver<Outcome>,
+    /// What we said of ourselves, for renegotiations.
+    pub(crate) local: Local,
 }
 
 impl Clients {
@@ -158,7 +160,15 @@ impl Clients {
         let peer = Peer::new(socket, self.identity.clone(), &local.ice, remote, role, sender, clock::now());
         let id = PcId { worker, key: self.next.fetch_add(1, Ordering::Relaxed) };
         self.tell(worker, Command::Add(id.key, Box::new(peer)))?;
-        Ok(Opened { id, outcome })
+        Ok(Opened { id, outcome, local: local.clone() })
+    }
+
+    /// The server's new offer for a connection that exists; our answer.
+    pub(crate) fn renegotiate(&self, id: PcId, local: &Local, offer: &str) -> Result<String> {
+        let remote = Remote::parse(offer).context("the server's offer")?;
+        let answer = sdp::subscribe_answer(local, &remote);
+        self.tell(id.worker, Command::Redescribe(id.key, Box::new(remote)))?;
+        Ok(answer)
     }
 
     /// A candidate that came after the description.

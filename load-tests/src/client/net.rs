@@ -4,7 +4,6 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd as _;
 
-use nix::errno::Errno;
 use nix::sys::socket::{
     ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg, setsockopt, sockopt,
 };
@@ -98,19 +97,9 @@ impl Socket {
         let fd = self.inner.as_raw_fd();
         let (length, mut segment, arrival_ns, overflowed, from) = {
             let mut slices = [IoSliceMut::new(&mut buffers.bytes)];
-            let message = loop {
-                match recvmsg::<SockaddrStorage>(
-                    fd,
-                    &mut slices,
-                    Some(&mut buffers.control),
-                    MsgFlags::empty(),
-                ) {
-                    Ok(message) => break message,
-                    // A port that is not reachable yet says so once; the socket goes on.
-                    Err(Errno::ECONNREFUSED | Errno::EINTR) => return None,
-                    Err(_) => return None,
-                }
-            };
+            // An error (a port that is not reachable yet says so once) is like silence: the checks and timers decide.
+            let control = Some(&mut buffers.control[..]);
+            let message = recvmsg::<SockaddrStorage>(fd, &mut slices, control, MsgFlags::empty()).ok()?;
             let (mut segment, mut arrival, mut overflowed) = (0, None, None);
             for control in message.cmsgs().into_iter().flatten() {
                 match control {

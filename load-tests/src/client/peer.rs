@@ -131,10 +131,11 @@ impl Peer {
         }
     }
 
-    /// A renegotiation brought more candidates or streams.
-    pub(crate) fn redescribe(&mut self, remote: Remote, receiver: Receiver) {
-        self.remote.candidates = remote.candidates;
-        self.role = Role::Receiver(Box::new(receiver));
+    /// A renegotiation brought more streams.
+    pub(crate) fn redescribe(&mut self, remote: Remote) {
+        if let Role::Receiver(receiver) = &mut self.role {
+            receiver.add_tracks(&remote);
+        }
     }
 
     /// A candidate came late.

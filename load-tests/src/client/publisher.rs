@@ -239,7 +239,7 @@ impl Publisher {
     /// Appends sender reports of both tracks.
     pub(crate) fn reports(&self, out: &mut Vec<u8>, now_ns: u64) {
         let ntp =
-            (now_ns / 1_000_000_000 + NTP_EPOCH) << 32 | ((now_ns % 1_000_000_000) << 32) / 1_000_000_000;
+            ((now_ns / 1_000_000_000 + NTP_EPOCH) << 32) | (((now_ns % 1_000_000_000) << 32) / 1_000_000_000);
         for line in [&self.audio, &self.video] {
             if line.packets > 0 {
                 let info = SenderInfo {
@@ -323,7 +323,7 @@ fn header(payload_type: u8, marker: bool, index: u64, timestamp: u32, ssrc: u32)
 /// 24 bits, 6.18 fixed point seconds.
 fn abs_send_time(now_ns: u64) -> u32 {
     let (seconds, rest) = (now_ns / 1_000_000_000, now_ns % 1_000_000_000);
-    ((seconds << 18 | (rest << 18) / 1_000_000_000) & 0xFF_FFFF) as u32
+    (((seconds << 18) | ((rest << 18) / 1_000_000_000)) & 0xFF_FFFF) as u32
 }
 
 #[cfg(test)]

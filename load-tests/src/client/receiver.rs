@@ -71,6 +71,8 @@ struct Track {
 /// Receiver of one peer connection's streams.
 pub(crate) struct Receiver {
     tracks: Vec<Track>,
+    /// M-lines that have a track.
+    mids: Vec<String>,
     units: Arc<Units>,
     log: Option<Arc<SendLog>>,
     own_ssrc: u32,
@@ -97,23 +99,15 @@ impl Receiver {
         log: Option<Arc<SendLog>>,
         own_ssrc: u32,
     ) -> Receiver {
-        let tracks = offer
-            .sections
-            .iter()
-            .filter_map(|section| {
-                let kind = section.kind()?;
-                let rtx = section.rtx_payload_type.map(|number| (section.rtx_ssrc, number));
-                Some(Track::new(kind, section.ssrc, section.payload_type?, rtx))
-            })
-            .collect();
         let video = offer.section(Kind::Video);
         let has = |name: &str| video.is_some_and(|video| video.feedback.iter().any(|line| line == name));
         let transport_cc = video.filter(|_| has("transport-cc")).and_then(|video| {
             let id = video.extension(extension::TRANSPORT_CC)?;
             Some(TransportCc { id, base: None, arrivals: Vec::new(), reference_ns: 0, count: 0 })
         });
-        Receiver {
-            tracks,
+        let mut receiver = Receiver {
+            tracks: Vec::new(),
+            mids: Vec::new(),
             units,
             log,
             own_ssrc,
@@ -121,6 +115,21 @@ impl Receiver {
             transport_cc,
             overflowed: 0,
             scratch: Vec::with_capacity(2048),
+        };
+        receiver.add_tracks(offer);
+        receiver
+    }
+
+    /// Adds the streams of a (re)negotiated offer that are not known yet.
+    pub(crate) fn add_tracks(&mut self, offer: &Remote) {
+        for section in &offer.sections {
+            if let (Some(kind), Some(payload_type)) = (section.kind(), section.payload_type)
+                && !self.mids.contains(&section.mid)
+            {
+                let rtx = section.rtx_payload_type.map(|number| (section.rtx_ssrc, number));
+                self.mids.push(section.mid.clone());
+                self.tracks.push(Track::new(kind, section.ssrc, payload_type, rtx));
+            }
         }
     }
 

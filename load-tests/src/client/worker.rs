@@ -14,7 +14,6 @@ use tokio::sync::oneshot;
 use super::net::Buffers;
 use super::peer::{Context, Next, Peer};
 use super::publisher::Batch;
-use super::receiver::Receiver;
 use super::sdp::Remote;
 use super::stats::Stats;
 use super::wheel::Wheel;
@@ -28,7 +27,7 @@ const TICK: Duration = Duration::from_millis(1);
 /// What a worker is told.
 pub(crate) enum Command {
     Add(u64, Box<Peer>),
-    Redescribe(u64, Box<Remote>, Box<Receiver>),
+    Redescribe(u64, Box<Remote>),
     Candidate(u64, SocketAddr),
     Close(u64),
     BeginInterval,
@@ -99,9 +98,9 @@ impl Worker {
                 self.peers.insert(key, *peer);
                 self.wheel.insert(self.now_us(), (key, What::Visit));
             }
-            Command::Redescribe(key, remote, receiver) => {
+            Command::Redescribe(key, remote) => {
                 if let Some(peer) = self.peers.get_mut(&key) {
-                    peer.redescribe(*remote, *receiver);
+                    peer.redescribe(*remote);
                 }
             }
             Command::Candidate(key, candidate) => {

@@ -22,14 +22,20 @@ const FOREIGN_SHARE: f64 = 0.10;
 pub(crate) struct Meters {
     at: std::time::Instant,
     media_cpu_s: Option<f64>,
+    control_cpu_s: f64,
     cores: Vec<(usize, CoreTime)>,
     own: HashMap<String, f64>,
 }
 
 impl Meters {
     /// Reads them now.
-    pub(crate) fn read(media_pids: &[u32], cores: &[usize], now: std::time::Instant) -> Meters {
-        let fine: Option<Vec<f64>> = media_pids.iter().map(|pid| host::process_cpu_fine_s(*pid)).collect();
+    pub(crate) fn read(
+        media_pids: &[u32],
+        control_pids: &[u32],
+        cores: &[usize],
+        now: std::time::Instant,
+    ) -> Meters {
+        let fine: Option<Vec<f64>> = media_pids.iter().map(|pid| host::process_cpu_s(*pid)).collect();
         let mut own = HashMap::new();
         for (name, seconds) in host::own_threads() {
             *own.entry(name).or_insert(0.0) += seconds;
@@ -37,6 +43,7 @@ impl Meters {
         Meters {
             at: now,
             media_cpu_s: fine.filter(|all| !all.is_empty()).map(|all| all.iter().sum()),
+            control_cpu_s: control_pids.iter().filter_map(|pid| host::process_cpu_s(*pid)).sum(),
             cores: cores.iter().filter_map(|core| Some((*core, host::core_time(*core)?))).collect(),
             own,
         }
@@ -93,6 +100,11 @@ fn thread_busy(before: &Meters, after: &Meters, seconds: f64) -> Vec<ThreadBusy>
             share: (cpu - before.own.get(name).copied().unwrap_or(0.0)).max(0.0) / seconds,
         })
         .collect();
+    // It runs on the generator's cores and takes from them.
+    let control = (after.control_cpu_s - before.control_cpu_s).max(0.0);
+    if control > 0.0 {
+        threads.push(ThreadBusy { name: "control plane of the target".to_owned(), share: control / seconds });
+    }
     threads.sort_by(|a, b| a.name.cmp(&b.name));
     threads
 }

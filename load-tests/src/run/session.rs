@@ -9,10 +9,11 @@ use anyhow::{Context as _, Result};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
+use crate::client::sdp::Local;
 use crate::client::units::SendLog;
 use crate::client::{Clients, Opened, PcId};
 use crate::clock;
-use crate::target::{Participant, RoomEvent, StreamRef, Target};
+use crate::target::{Participant, PcKey, RoomEvent, StreamRef, Target};
 
 /// Between two looks at a session that is being joined.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
@@ -158,6 +159,16 @@ pub(crate) async fn wait_stable(
     }
 }
 
+/// A peer connection of a user.
+struct Pc {
+    /// The target's name of it; the publishing one has none.
+    key: PcKey,
+    /// Whose stream it carries, where it is one participant's.
+    publisher: String,
+    id: PcId,
+    local: Local,
+}
+
 /// One user of a session.
 struct User {
     world: World,
@@ -166,8 +177,7 @@ struct User {
     number: usize,
     name: String,
     publishes: bool,
-    /// Peer connections with the participant whose stream they carry; the own one has no name.
-    pcs: Vec<(String, PcId)>,
+    pcs: Vec<Pc>,
 }
 
 impl User {
@@ -175,8 +185,8 @@ impl User {
         if let Err(error) = self.live(&mut stopped).await {
             self.shared.fail(format!("{} {}: {error:#}", self.room, self.name));
         }
-        for (_, id) in self.pcs {
-            let _ = self.world.clients.close(id);
+        for pc in self.pcs {
+            let _ = self.world.clients.close(pc.id);
         }
     }
 
@@ -212,7 +222,7 @@ impl User {
         lock(&self.shared.logs).insert(id.to_owned(), pc.log.clone());
         let answer = participant.publish(&pc.offer).await?;
         let opened = self.world.clients.answered(pc, &answer)?;
-        self.pcs.push((String::new(), opened.id));
+        self.remember(&opened, String::new(), String::new());
         self.follow(opened, None, "publishing".to_owned());
         Ok(())
     }
@@ -235,17 +245,17 @@ impl User {
             }
             RoomEvent::StreamRemoved(stream) => {
                 let clients = &self.world.clients;
-                self.pcs.retain(|(publisher, id)| {
-                    let stays = *publisher != stream.publisher;
+                self.pcs.retain(|pc| {
+                    let stays = pc.publisher != stream.publisher;
                     if !stays {
-                        let _ = clients.close(*id);
+                        let _ = clients.close(pc.id);
                     }
                     stays
                 });
             }
-            RoomEvent::Candidate(_, candidate) => {
-                if let Some((_, id)) = self.pcs.last() {
-                    self.world.clients.add_candidate(*id, &candidate)?;
+            RoomEvent::Candidate(key, candidate) => {
+                if let Some(pc) = self.pcs.iter().find(|pc| pc.key == key) {
+                    self.world.clients.add_candidate(pc.id, &candidate)?;
                 }
             }
             RoomEvent::Closed(reason) => anyhow::bail!("closed by the server: {reason}"),
@@ -255,19 +265,27 @@ impl User {
 
     async fn receive(
         &mut self,
-        pc: &String,
+        key: &PcKey,
         offer: &str,
         stream: Option<&StreamRef>,
         participant: &mut dyn Participant,
         since: Instant,
     ) -> Result<()> {
+        if let Some(pc) = self.pcs.iter().find(|pc| pc.key == *key) {
+            let answer = self.world.clients.renegotiate(pc.id, &pc.local, offer)?;
+            return participant.answer(key, &answer).await.context("answering");
+        }
         let publisher = stream.map(|stream| stream.publisher.clone()).unwrap_or_default();
         let log = lock(&self.shared.logs).get(&publisher).cloned();
         let (opened, answer) = self.world.clients.receive(self.number, offer, log)?;
-        self.pcs.push((publisher.clone(), opened.id));
-        participant.answer(pc, &answer).await.context("answering")?;
+        self.remember(&opened, key.clone(), publisher.clone());
+        participant.answer(key, &answer).await.context("answering")?;
         self.follow(opened, Some(since), format!("watching {publisher}"));
         Ok(())
+    }
+
+    fn remember(&mut self, opened: &Opened, key: PcKey, publisher: String) {
+        self.pcs.push(Pc { key, publisher, id: opened.id, local: opened.local.clone() });
     }
 
     /// Notes what becomes of a connection.

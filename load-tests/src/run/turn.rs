@@ -56,6 +56,7 @@ pub(crate) async fn run(
         let _ = target.stop().await;
         return turn;
     }
+    plan.progress.say(&format!("{} is ready", target.label()));
     let mut running = Running {
         plan,
         world: World { target: Arc::from(target), clients: plan.clients.clone() },
@@ -187,10 +188,10 @@ impl Running<'_> {
             join_ms.extend(sessions.iter().flat_map(|session| session.shared.take_join_ms()));
         };
         take(&self.sessions);
-        let pids = self.world.target.media_pids();
+        let (pids, control) = (self.world.target.media_pids(), self.world.target.control_pids());
         let cores = &plan.placement.cores;
         plan.clients.begin_interval()?;
-        let before = Meters::read(&pids, cores, clock::now());
+        let before = Meters::read(&pids, &control, cores, clock::now());
         let began = clock::now();
         let (mut replaced, mut turn) = (0.0, 0);
         while began.elapsed() < plan.hold {
@@ -207,7 +208,7 @@ impl Running<'_> {
             }
             tokio::time::sleep(TICK.min(plan.hold.saturating_sub(began.elapsed()))).await;
         }
-        let after = Meters::read(&pids, cores, clock::now());
+        let after = Meters::read(&pids, &control, cores, clock::now());
         let stats = plan.clients.end_interval().await?;
         take(&self.sessions);
         let mut step = measure::step(plan.scenario, sessions, &stats, (&before, &after), &pids);
