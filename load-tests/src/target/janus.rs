@@ -71,7 +71,11 @@ impl Janus {
             Ok(outcome) => outcome,
             Err(_) => {
                 let tail = self.running.as_ref().map(|running| running.process.tail());
-                bail!("janus takes no session after {} s: {}", READY_TIMEOUT.as_secs(), tail.unwrap_or_default())
+                bail!(
+                    "janus takes no session after {} s: {}",
+                    READY_TIMEOUT.as_secs(),
+                    tail.unwrap_or_default()
+                )
             }
         }
     }
@@ -116,14 +120,16 @@ impl Target for Janus {
         self.loops = placement.cores.len();
         let scratch = Scratch::new("janus")?;
         let folder = scratch.file("");
-        let folder = folder.to_str().context("a temporary directory with a strange name")?.trim_end_matches('/');
-        let files = config::files(folder, self.loops, placement.address, placement.tcp_port, placement.udp_port);
+        let folder =
+            folder.to_str().context("a temporary directory with a strange name")?.trim_end_matches('/');
+        let files =
+            config::files(folder, self.loops, placement.address, placement.tcp_port, placement.udp_port);
         for (name, content) in files {
             std::fs::write(scratch.file(name), content).with_context(|| format!("writing {name}"))?;
         }
         let process = Process::start(Launch {
             program: &binary,
-            arguments: vec!["--config".into(), format!("{folder}/janus.jcfg"), "--disable-colors".into()],
+arguments: vec![format!("--configs-folder={folder}"), "--disable-colors".into()],
             environment: Vec::new(),
             cores: &placement.cores,
             netns: placement.netns.as_deref(),
@@ -218,6 +224,18 @@ impl Participant for User {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Needs Debian's `janus`; says so and passes where it is not installed.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn two_users_see_each_other_through_a_real_janus() {
+        if binary().is_err() {
+            eprintln!("skipped: no janus on the path");
+            return;
+        }
+        let mut janus = Janus::new(None);
+        crate::target::testing::two_users_see_each_other(&mut janus, 25_100, 35_000).await;
+        assert!(janus.version().is_some());
+    }
 
     #[test]
     fn the_version_is_read() {

@@ -39,7 +39,17 @@ pub(super) fn files(
          transports: {{\n\tdisable = \"{transports}\"\n}}\n",
         libraries = LIBRARIES,
         plugins = library_names(&[
-            "audiobridge", "duktape", "echotest", "lua", "nosip", "recordplay", "sip", "streaming", "textroom", "videocall", "voicemail",
+            "audiobridge",
+            "duktape",
+            "echotest",
+            "lua",
+            "nosip",
+            "recordplay",
+            "sip",
+            "streaming",
+            "textroom",
+            "videocall",
+            "voicemail",
         ]),
         transports = library_names(&["http", "mqtt", "nanomsg", "pfunix", "rabbitmq"]),
     );
@@ -65,11 +75,21 @@ mod tests {
 
     #[test]
     fn loops_ports_and_addresses_are_in_the_files() {
-        let [core, _, websockets] = files("/tmp/x", 2, "10.9.0.1".parse().expect("an address"), 25_000, 35_000);
-        for expected in ["event_loops = 2", "rtp_port_range = \"35000-50000\"", "ice_enforce_list = \"10.9.0.1\"", "configs_folder = \"/tmp/x\""] {
+        let [core, _, websockets] =
+            files("/tmp/x", 2, "10.9.0.1".parse().expect("an address"), 25_000, 35_000);
+        for expected in [
+            "event_loops = 2",
+            "rtp_port_range = \"35000-50000\"",
+            "ice_enforce_list = \"10.9.0.1\"",
+            "configs_folder = \"/tmp/x\"",
+        ] {
             assert!(core.1.contains(expected), "{expected}\n{}", core.1);
         }
-        assert!(websockets.1.contains("ws_port = 25000") && websockets.1.contains("ws_ip = \"10.9.0.1\""), "{}", websockets.1);
+        assert!(
+            websockets.1.contains("ws_port = 25000") && websockets.1.contains("ws_ip = \"10.9.0.1\""),
+            "{}",
+            websockets.1
+        );
         assert_eq!(core.1.matches('{').count(), core.1.matches('}').count());
     }
 

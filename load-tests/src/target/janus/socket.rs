@@ -42,7 +42,8 @@ impl Session {
         let mut request = url.into_client_request().with_context(|| format!("WebSocket {url}"))?;
         request.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static("janus-protocol"));
         let connect = tokio::time::timeout(REQUEST_TIMEOUT, tokio_tungstenite::connect_async(request)).await;
-        let (stream, _) = connect.context("no WebSocket in time")?.with_context(|| format!("WebSocket {url}"))?;
+        let (stream, _) =
+            connect.context("no WebSocket in time")?.with_context(|| format!("WebSocket {url}"))?;
         let (calls, queue) = mpsc::channel(REQUEST_QUEUE);
         let (events, receiver) = mpsc::channel(EVENT_QUEUE);
         let session = Session { calls, events: events.clone() };
@@ -61,7 +62,12 @@ impl Session {
     ///
     /// # Errors
     /// Janus' or the plugin's error, silence, or a closed socket.
-    pub(super) async fn message(&self, handle: u64, body: Value, jsep: Option<Value>) -> Result<(Value, Option<String>)> {
+    pub(super) async fn message(
+        &self,
+        handle: u64,
+        body: Value,
+        jsep: Option<Value>,
+    ) -> Result<(Value, Option<String>)> {
         let name = body["request"].as_str().unwrap_or_default().to_owned();
         let mut message = json!({ "janus": "message", "handle_id": handle, "body": body });
         if let Some(jsep) = jsep {
@@ -203,9 +209,14 @@ mod tests {
     #[test]
     fn events_of_the_videoroom() {
         let added = json!({ "videoroom": "event", "room": 1, "publishers": [{ "id": 7, "display": "x" }, { "id": 8 }] });
-        assert!(matches!(&events_of(&added)[..], [RoomEvent::StreamAdded(a), RoomEvent::StreamAdded(b)] if a.id == "7" && b.publisher == "8"));
+        assert!(
+            matches!(&events_of(&added)[..], [RoomEvent::StreamAdded(a), RoomEvent::StreamAdded(b)] if a.id == "7" && b.publisher == "8")
+        );
         for gone in [json!({ "unpublished": 7 }), json!({ "leaving": 7 })] {
-            assert!(matches!(&events_of(&gone)[..], [RoomEvent::StreamRemoved(a)] if a.publisher == "7"), "{gone}");
+            assert!(
+                matches!(&events_of(&gone)[..], [RoomEvent::StreamRemoved(a)] if a.publisher == "7"),
+                "{gone}"
+            );
         }
         assert!(matches!(&events_of(&json!({ "videoroom": "destroyed" }))[..], [RoomEvent::Closed(_)]));
         // Our own unpublishing says "ok", and a talking event is none of ours.
