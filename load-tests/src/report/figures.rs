@@ -14,7 +14,7 @@ pub(crate) struct Row {
 pub(crate) struct Capacity {
     pub(crate) columns: Vec<String>,
     pub(crate) rows: Vec<Row>,
-    /// The published columns come first; how many there are.
+    /// How many columns are published ones; they come last.
     pub(crate) published: usize,
 }
 
@@ -42,10 +42,14 @@ const FIGURES: [Figure; 11] = [
 /// Figures at capacity beside the published ones, where the scenario is the published one.
 pub(crate) fn capacity(report: &Report, targets: &[TargetSummary<'_>]) -> Capacity {
     let published: &[Published] = if is_published_scenario(report) { &published::TABLE } else { &[] };
-    let columns = published
+    let columns = targets
         .iter()
-        .map(|one| format!("{}\n{} cores, {} GB\npublished", one.machine, one.cores, one.memory_gb))
-        .chain(targets.iter().map(|one| heading(report, one)))
+        .map(|one| heading(report, one))
+        .chain(
+            published
+                .iter()
+                .map(|one| format!("{}\n{} cores, {} GB\npublished", one.machine, one.cores, one.memory_gb)),
+        )
         .collect();
     let cores = report.setup.target_cpus.len();
     let mut rows = vec![
@@ -130,7 +134,7 @@ fn row(
     from_target: impl Fn(&TargetSummary<'_>) -> Option<String>,
 ) -> Row {
     let measured = targets.iter().map(|one| from_target(one).unwrap_or_default());
-    Row { name, cells: published.iter().map(from_published).chain(measured).collect() }
+    Row { name, cells: measured.chain(published.iter().map(from_published)).collect() }
 }
 
 fn sessions(spread: Spread) -> String {
@@ -143,7 +147,7 @@ fn sessions(spread: Spread) -> String {
 /// "2.41 ±3 %".
 pub(crate) fn with_spread(spread: Spread, show: fn(f64) -> String) -> String {
     match spread.count {
-        1 => show(spread.median),
+        _ if spread.min == spread.max => show(spread.median),
         _ => format!("{} ±{:.0} %", show(spread.median), spread.share() * 100.0),
     }
 }
@@ -284,10 +288,10 @@ mod tests {
         assert_eq!((table.columns.len(), table.published), (6, 4));
         let cells = |name: &str| table.rows.iter().find(|row| row.name == name).map(|row| row.cells.clone());
         let sessions = cells("sessions").expect("a row");
-        assert_eq!(sessions[..4], ["4", "7", "15", "26"]);
-        assert_eq!(sessions[4], "90 (80 to 100)");
-        assert_eq!(cells("subscribers").expect("a row")[..4], ["168", "294", "630", "1092"]);
-        assert_eq!(cells("CPU us per packet out").expect("a row")[4..], ["2.00 ±0 %", "25.00 ±20 %"]);
+        assert_eq!(sessions[2..], ["4", "7", "15", "26"]);
+        assert_eq!(sessions[0], "90 (80 to 100)");
+        assert_eq!(cells("subscribers").expect("a row")[2..], ["168", "294", "630", "1092"]);
+        assert_eq!(cells("CPU us per packet out").expect("a row")[..2], ["2.00", "25.00 ±20 %"]);
         assert!(cells("loss, %").is_none(), "not measured, not shown");
     }
 

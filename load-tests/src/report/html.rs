@@ -53,14 +53,15 @@ fn capacity(report: &Report, targets: &[TargetSummary<'_>]) -> String {
     let table = figures::capacity(report, targets);
     let mut html = String::from("<h2>Capacity</h2>\n<div class=\"wide\"><table>\n<tr><th>");
     for (index, column) in table.columns.iter().enumerate() {
-        let class = if index < table.published { " class=\"published\"" } else { "" };
+        let class = if index >= table.columns.len() - table.published { " class=\"published\"" } else { "" };
         html += &format!("<th{class}>{}", escape(column).replace('\n', "<br>"));
     }
     html.push('\n');
     for row in &table.rows {
         html += &format!("<tr><th>{}", row.name);
         for (index, cell) in row.cells.iter().enumerate() {
-            let class = if index < table.published { " class=\"published\"" } else { "" };
+            let class =
+                if index >= table.columns.len() - table.published { " class=\"published\"" } else { "" };
             html += &format!("<td{class}>{}", escape(cell));
         }
         html.push('\n');

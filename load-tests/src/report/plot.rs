@@ -72,6 +72,8 @@ impl Plot<'_> {
             .axis_style(INK)
             .x_labels(7)
             .y_labels(6)
+            .x_label_formatter(&|at| label(*at))
+            .y_label_formatter(&|at| label(*at))
             .x_desc(self.x)
             .y_desc(self.y)
             .label_style(text.clone())
@@ -90,6 +92,12 @@ impl Plot<'_> {
         }
         Ok(())
     }
+}
+
+/// Three decimals at most, none that are 0.
+fn label(figure: f64) -> String {
+    let text = format!("{figure:.3}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 /// Stands in the drawing for one of the page's colours.
@@ -133,6 +141,13 @@ mod tests {
         assert!(svg.contains("var(--s1)") && svg.contains("var(--ink)") && svg.contains("full"), "{svg}");
         assert!(!svg.contains("#0303") && !svg.contains("width=\"480\""), "{svg}");
         assert!(svg.contains("viewBox"), "{svg}");
+    }
+
+    #[test]
+    fn labels_have_no_empty_decimals() {
+        for (figure, text) in [(0.0, "0"), (20.0, "20"), (0.25, "0.25"), (0.1 + 0.2, "0.3"), (100.0, "100")] {
+            assert_eq!(label(figure), text);
+        }
     }
 
     #[test]

@@ -134,7 +134,7 @@ mod tests {
             "c5.4xlarge",
             "1092",
             "90 (80 to 100)",
-            "weir : janus   20.00 ±0 % times the sessions per core (2 rounds)",
+            "weir : janus   20.00 times the sessions per core (2 rounds)",
             "both with 4 sessions",
             "janus, round 2: CPU 100 %",
         ] {

@@ -105,6 +105,16 @@ pub(crate) trait Target: Send + Sync {
     /// One line for reports: name, version, reactor or other choices that matter.
     fn label(&self) -> String;
 
+    /// Version, as the program says it; known once it was started.
+    fn version(&self) -> Option<String> {
+        None
+    }
+
+    /// Settings that matter for the figures, for reports.
+    fn options(&self) -> Vec<(String, String)> {
+        Vec::new()
+    }
+
     /// Starts it pinned as placed, and waits until it takes sessions. Only called without `--url`.
     async fn start(&mut self, placement: &Placement) -> Result<()>;
 
@@ -137,3 +147,59 @@ pub(crate) trait Target: Send + Sync {
 
 /// How long any single request of the signaling may take.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(40);
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! What every adapter must do with a real server.
+
+    use super::*;
+    use crate::client::Clients;
+    use crate::media::Clip;
+
+    /// Starts a server, lets two users publish and receive each other's pictures, and stops it.
+    pub(crate) async fn two_users_see_each_other(target: &mut dyn Target, tcp_port: u16, udp_port: u16) {
+        let address: IpAddr = [127, 0, 0, 1].into();
+        let placement =
+            Placement { cores: vec![0], control_cores: vec![0], address, netns: None, tcp_port, udp_port };
+        target.start(&placement).await.unwrap();
+        assert!(!target.media_pids().is_empty());
+        let clients = Clients::start(&[1], address, Clip::load().unwrap()).unwrap();
+        let room = target.create_room("two").await.unwrap();
+        let mut logs = std::collections::HashMap::new();
+        let mut users = Vec::new();
+        for name in ["a", "b"] {
+            let mut joined = target.join(&room, name, true).await.unwrap();
+            let pc = clients.offer(0).unwrap();
+            logs.insert(joined.id.clone(), pc.log.clone());
+            let answer = joined.participant.publish(&pc.offer).await.unwrap();
+            let opened = clients.answered(pc, &answer).unwrap();
+            in_time(opened.outcome).await.unwrap();
+            users.push(joined);
+        }
+        for user in &mut users {
+            let stream = loop {
+                match in_time(user.events.recv()).await.unwrap() {
+                    RoomEvent::StreamAdded(stream) => break stream,
+                    other => eprintln!("{other:?}"),
+                }
+            };
+            assert_ne!(stream.publisher, user.id);
+            let offer = user.participant.subscribe(&stream).await.unwrap().unwrap();
+            let log = logs.get(&stream.publisher).cloned();
+            let (opened, answer) = clients.receive(0, &offer.sdp, log).unwrap();
+            user.participant.answer(&offer.pc, &answer).await.unwrap();
+            in_time(opened.outcome).await.unwrap();
+        }
+        clients.begin_interval().unwrap();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let stats = clients.end_interval().await.unwrap();
+        assert!(stats.frames >= 100 && stats.tracks == 4, "{} frames, {} tracks", stats.frames, stats.tracks);
+        assert!(stats.arrived * 1000 >= stats.expected * 995, "{} of {}", stats.arrived, stats.expected);
+        target.close_room(&room).await.unwrap();
+        target.stop().await.unwrap();
+    }
+
+    async fn in_time<T>(future: impl Future<Output = T>) -> T {
+        tokio::time::timeout(Duration::from_secs(15), future).await.expect("in time")
+    }
+}

@@ -93,6 +93,12 @@ impl Process {
     }
 }
 
+/// A program on the path.
+pub(crate) fn on_path(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
+}
+
 /// A directory for a target's files, removed when dropped.
 pub(crate) struct Scratch {
     path: PathBuf,
