@@ -1,6 +1,7 @@
 //! Runs: which targets in which turns, and the report of it all.
 
 mod measure;
+mod netns;
 mod ramp;
 mod session;
 mod turn;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
+use self::netns::Netns;
 use crate::cli::{Reactor, RunOptions, TargetKind};
 use crate::client::Clients;
 use crate::media::Clip;
@@ -19,6 +21,7 @@ use crate::report::model::{self, Report};
 use crate::report::progress::Progress;
 use crate::report::{self};
 use crate::scenario::Scenario;
+use crate::target::janus::Janus;
 use crate::target::weir::Weir;
 use crate::target::{Placement, Target};
 use crate::{clock, host};
@@ -63,9 +66,8 @@ impl Choice {
             TargetKind::Weir => {
                 Box::new(Weir::new(options.url.clone(), options.secret.clone(), self.reactor))
             }
-            TargetKind::Janus | TargetKind::Livekit => {
-                anyhow::bail!("{}: there is no adapter for it in this build", self.name())
-            }
+            TargetKind::Janus => Box::new(Janus::new(options.url.clone())),
+            TargetKind::Livekit => anyhow::bail!("{}: there is no adapter for it in this build", self.name()),
         })
     }
 
@@ -110,16 +112,17 @@ async fn measure_all(options: &RunOptions, scenario: &Scenario, choices: &[(Choi
     host::pin_this_thread(&options.generator_cores);
     let clip = Clip::load()?;
     let clip_rate = packets_per_s(&clip);
-    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let netns = options.netns.then(|| Netns::create(&options.sut_cores, &options.generator_cores)).transpose()?;
+    let (here, there) = addresses(netns.as_ref(), options.url.is_some());
     let placement = Placement {
         cores: options.sut_cores.clone(),
         control_cores: options.generator_cores.clone(),
-        address: loopback,
-        netns: None,
+        address: there,
+        netns: netns.as_ref().map(|netns| netns.name.clone()),
         tcp_port: options.tcp_port,
         udp_port: options.udp_port,
     };
-    let clients = Arc::new(Clients::start(&options.generator_cores, loopback, clip.clone())?);
+    let clients = Arc::new(Clients::start(&options.generator_cores, here, clip.clone())?);
     let progress = Progress::new(choices.len() as u32);
     let mut report = head(options, scenario, &clip);
     let end = clock::now() + Duration::from_secs(u64::from(options.max_secs));
@@ -151,6 +154,17 @@ async fn measure_all(options: &RunOptions, scenario: &Scenario, choices: &[(Choi
     Ok(report)
 }
 
+/// Addresses of the clients and of a target that is started here.
+fn addresses(netns: Option<&Netns>, remote: bool) -> (IpAddr, IpAddr) {
+    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    match netns {
+        Some(netns) => (netns.here, netns.there),
+        // A server elsewhere is reached from whatever address the route has.
+        None if remote => (IpAddr::V4(Ipv4Addr::UNSPECIFIED), loopback),
+        None => (loopback, loopback),
+    }
+}
+
 /// RTP packets per second of one publisher of the clip.
 fn packets_per_s(clip: &Arc<Clip>) -> f64 {
     let units = crate::client::units::Units::new(clip.clone());
@@ -173,7 +187,11 @@ fn head(options: &RunOptions, scenario: &Scenario, clip: &Clip) -> Report {
         command: std::env::args().collect::<Vec<_>>().join(" "),
         started: host::rfc3339(clock::wall_ns() / 1_000_000_000),
         setup: model::Setup {
-            network: if ours { model::Network::Loopback } else { model::Network::Remote },
+            network: match (ours, options.netns) {
+                (true, true) => model::Network::Netns,
+                (true, false) => model::Network::Loopback,
+                (false, _) => model::Network::Remote,
+            },
             target_cpus: if ours { numbers(&options.sut_cores) } else { Vec::new() },
             generator_cpus: numbers(&options.generator_cores),
         },

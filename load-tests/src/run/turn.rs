@@ -56,6 +56,8 @@ pub(crate) async fn run(
         let _ = target.stop().await;
         return turn;
     }
+    turn.target.version = target.version();
+    turn.target.options = target.options().into_iter().collect();
     plan.progress.say(&format!("{} is ready", target.label()));
     let mut running = Running {
         plan,

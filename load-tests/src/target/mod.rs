@@ -173,7 +173,7 @@ pub(crate) mod testing {
             logs.insert(joined.id.clone(), pc.log.clone());
             let answer = joined.participant.publish(&pc.offer).await.unwrap();
             let opened = clients.answered(pc, &answer).unwrap();
-            in_time(opened.outcome).await.unwrap();
+            in_time(opened.outcome).await.unwrap().unwrap();
             users.push(joined);
         }
         for user in &mut users {
@@ -188,7 +188,7 @@ pub(crate) mod testing {
             let log = logs.get(&stream.publisher).cloned();
             let (opened, answer) = clients.receive(0, &offer.sdp, log).unwrap();
             user.participant.answer(&offer.pc, &answer).await.unwrap();
-            in_time(opened.outcome).await.unwrap();
+            in_time(opened.outcome).await.unwrap().unwrap();
         }
         clients.begin_interval().unwrap();
         tokio::time::sleep(Duration::from_secs(2)).await;
