@@ -5,6 +5,7 @@
 
 pub(crate) mod dtls;
 pub(crate) mod ice;
+mod link;
 mod net;
 mod peer;
 mod publisher;
@@ -28,8 +29,9 @@ use tokio::sync::oneshot;
 
 use self::dtls::Identity;
 use self::ice::Credentials;
+use self::link::Outcome;
 use self::net::Socket;
-use self::peer::{Outcome, Peer, Role};
+use self::peer::{Peer, Role};
 use self::publisher::Publisher;
 use self::receiver::Receiver;
 use self::sdp::{Local, Remote, Ssrcs};

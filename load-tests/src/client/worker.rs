@@ -1,6 +1,6 @@
 //! A worker: one pinned thread that drives thousands of light clients by a wheel of deadlines.
 //!
-//! Sockets are visited in turn, every 20 to 30 ms once connected, instead of being waited for: the kernel keeps what arrives and
+//! Sockets are visited in turn, every 20 to 60 ms once connected, instead of being waited for: the kernel keeps what arrives and
 //! stamps its arrival, so measured delays do not depend on when a visit comes, and a visit finds several packets at once.
 //! It also means that the server's sends wake nobody up.
 

@@ -129,7 +129,7 @@ impl Target for Janus {
         }
         let process = Process::start(Launch {
             program: &binary,
-arguments: vec![format!("--configs-folder={folder}"), "--disable-colors".into()],
+            arguments: vec![format!("--configs-folder={folder}"), "--disable-colors".into()],
             environment: Vec::new(),
             cores: &placement.cores,
             netns: placement.netns.as_deref(),
