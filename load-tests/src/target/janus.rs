@@ -115,6 +115,10 @@ impl Target for Janus {
     }
 
     async fn start(&mut self, placement: &Placement) -> Result<()> {
+        anyhow::ensure!(
+            !placement.address.is_loopback(),
+            "janus gathers no candidates on loopback: add --netns"
+        );
         let binary = binary()?;
         self.version = version(&binary);
         self.loops = placement.cores.len();
@@ -194,6 +198,8 @@ struct User {
 #[async_trait]
 impl Participant for User {
     async fn publish(&mut self, offer: &str) -> Result<String> {
+        // Left the choice, Janus takes the DTLS client's part; the clients of all targets shall do the same work.
+        let offer = offer.replace("a=setup:actpass", "a=setup:active");
         let jsep = json!({ "type": "offer", "sdp": offer });
         let (_, sdp) = self.session.message(self.handle, json!({ "request": "publish" }), Some(jsep)).await?;
         sdp.context("an answer without SDP")

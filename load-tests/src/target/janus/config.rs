@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `event_loops` = cores | handles share a loop per core; by default each has a thread of its own |
 //! | `debug_level = 1` | fatal messages only |
-//! | `ice_lite`, no trickling | as other servers do it: one host candidate in the SDP |
+//! | `ice_lite`, no trickling | as other servers do it: one host candidate in the SDP; Janus gathers none on loopback |
 //! | `slowlink_threshold = 0`, no statistics, no event handlers | no work beside the media |
 //! | `bitrate` 0, `record` off, `fir_freq` 0 in rooms | streams pass as publishers send them |
 //!
@@ -26,15 +26,12 @@ pub(super) fn files(
     udp_port: u16,
 ) -> [(&'static str, String); 3] {
     let last_udp = udp_port.saturating_add(UDP_PORTS);
-    // Janus gathers no loopback candidates. Its other addresses are as local, and packets to them take the same device.
-    let interface =
-        if address.is_loopback() { String::new() } else { format!("\tice_enforce_list = \"{address}\"\n") };
     let core = format!(
         "general: {{\n\tconfigs_folder = \"{folder}\"\n\tplugins_folder = \"{libraries}/plugins\"\n\
          \ttransports_folder = \"{libraries}/transports\"\n\tdebug_level = 1\n\tevent_loops = {loops}\n\
          \tsession_timeout = 0\n\tserver_name = \"load-tests\"\n}}\n\
          media: {{\n\trtp_port_range = \"{udp_port}-{last_udp}\"\n\tslowlink_threshold = 0\n}}\n\
-         nat: {{\n\tice_lite = true\n\tfull_trickle = false\n\tignore_mdns = true\n{interface}}}\n\
+         nat: {{\n\tice_lite = true\n\tfull_trickle = false\n\tignore_mdns = true\n\tice_enforce_list = \"{address}\"\n}}\n\
          plugins: {{\n\tdisable = \"{plugins}\"\n}}\n\
          transports: {{\n\tdisable = \"{transports}\"\n}}\n",
         libraries = LIBRARIES,
@@ -91,11 +88,5 @@ mod tests {
             websockets.1
         );
         assert_eq!(core.1.matches('{').count(), core.1.matches('}').count());
-    }
-
-    #[test]
-    fn loopback_is_not_enforced_for_janus_gathers_none_there() {
-        let [core, ..] = files("/tmp/x", 1, "127.0.0.1".parse().expect("an address"), 25_000, 60_000);
-        assert!(!core.1.contains("ice_enforce_list") && core.1.contains("60000-65535"), "{}", core.1);
     }
 }
