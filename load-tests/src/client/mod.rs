@@ -4,6 +4,7 @@
 //! handled by workers (`worker.rs`), one pinned thread for each of the generator's cores.
 
 pub(crate) mod dtls;
+mod full;
 pub(crate) mod ice;
 mod link;
 mod net;
@@ -28,6 +29,7 @@ use rand::Rng as _;
 use tokio::sync::oneshot;
 
 use self::dtls::Identity;
+use self::full::FullPeer;
 use self::ice::Credentials;
 use self::link::Outcome;
 use self::net::Socket;
@@ -37,7 +39,7 @@ use self::receiver::Receiver;
 use self::sdp::{Local, Remote, Ssrcs};
 use self::stats::Stats;
 use self::units::{SendLog, Units};
-use self::worker::Command;
+use self::worker::{Client, Command};
 use crate::media::Clip;
 use crate::{clock, host};
 
@@ -57,14 +59,15 @@ pub(crate) struct Clients {
     identity: Identity,
     units: Arc<Units>,
     address: IpAddr,
+    /// Share of the clients that are full ones.
+    full_share: f64,
     next: AtomicU64,
+    opened: AtomicU64,
 }
 
 /// A publisher whose offer waits for its answer.
 pub(crate) struct Unanswered {
-    socket: Socket,
-    local: Local,
-    ssrcs: Ssrcs,
+    kind: Kind,
     worker: usize,
     /// SDP to be sent.
     pub(crate) offer: String,
@@ -72,13 +75,18 @@ pub(crate) struct Unanswered {
     pub(crate) log: Arc<SendLog>,
 }
 
+enum Kind {
+    Light(Socket, Local, Ssrcs),
+    Full(Box<full::Pending>),
+}
+
 /// A connection on its way.
 pub(crate) struct Opened {
     pub(crate) id: PcId,
     /// Resolves when media flows (publisher) or the first picture is there (receiver), or with what went wrong.
     pub(crate) outcome: oneshot::Receiver<Outcome>,
-    /// What we said of ourselves, for renegotiations.
-    pub(crate) local: Local,
+    /// What we said of ourselves, for renegotiations; light clients only.
+    pub(crate) local: Option<Local>,
 }
 
 impl Clients {
@@ -86,7 +94,12 @@ impl Clients {
     ///
     /// # Errors
     /// When threads or certificates cannot be made.
-    pub(crate) fn start(cores: &[usize], address: IpAddr, clip: Arc<Clip>) -> Result<Clients> {
+    pub(crate) fn start(
+        cores: &[usize],
+        address: IpAddr,
+        clip: Arc<Clip>,
+        full_share: f64,
+    ) -> Result<Clients> {
         let fps = clip.video_fps;
         let units = Arc::new(Units::new(clip));
         let mut workers = Vec::new();
@@ -103,7 +116,8 @@ impl Clients {
         }
         anyhow::ensure!(!workers.is_empty(), "the generator needs at least one core");
         let identity = Identity::generate()?;
-        Ok(Clients { workers, identity, units, address, next: AtomicU64::new(0) })
+        let (next, opened) = (AtomicU64::new(0), AtomicU64::new(0));
+        Ok(Clients { workers, identity, units, address, full_share, next, opened })
     }
 
     /// The worker for room number `room`: a room's clients share a thread.
@@ -112,27 +126,52 @@ impl Clients {
     }
 
     fn local(&self, ssrcs: Option<Ssrcs>) -> Result<(Socket, Local)> {
-        let socket = Socket::bind(self.address).context("opening a client's socket")?;
+        let socket = self.socket()?;
         let address = socket.local_address().context("reading a client's address")?;
         let ice = Credentials { ufrag: random_text(8), pwd: random_text(24) };
         Ok((socket, Local { ice, fingerprint: self.identity.fingerprint(), address, ssrcs }))
     }
 
+    /// Whether the next client is a full one: evenly spread, so that any number of clients has the share.
+    fn next_is_full(&self) -> bool {
+        let number = self.opened.fetch_add(1, Ordering::Relaxed) as f64;
+        (number * self.full_share).floor() < ((number + 1.0) * self.full_share).floor()
+    }
+
+    fn socket(&self) -> Result<Socket> {
+        Socket::bind(self.address).context("opening a client's socket")
+    }
+
     /// Makes a publisher and its offer.
     pub(crate) fn offer(&self, room: usize) -> Result<Unanswered> {
+        let (worker, log) = (self.worker(room), self.units.log());
+        if self.next_is_full() {
+            let (pending, offer) = full::offer(self.socket()?, clock::now())?;
+            return Ok(Unanswered { kind: Kind::Full(Box::new(pending)), worker, offer, log });
+        }
         let first = rand::random_range(1..u32::MAX - 2);
         let ssrcs = Ssrcs { audio: first, video: first + 1, video_rtx: first + 2 };
         let (socket, local) = self.local(Some(ssrcs))?;
         let offer = sdp::publish_offer(&local)?;
-        let log = self.units.log();
-        Ok(Unanswered { socket, local, ssrcs, worker: self.worker(room), offer, log })
+        Ok(Unanswered { kind: Kind::Light(socket, local, ssrcs), worker, offer, log })
     }
 
     /// Connects a publisher to what its answer describes.
     pub(crate) fn answered(&self, pc: Unanswered, answer: &str) -> Result<Opened> {
-        let remote = Remote::parse(answer).context("the server's answer")?;
-        let publisher = Publisher::new(self.units.clone(), pc.log, pc.ssrcs, &remote, rand::random());
-        self.add(pc.worker, pc.socket, &pc.local, remote, Role::Publisher(Box::new(publisher)))
+        match pc.kind {
+            Kind::Light(socket, local, ssrcs) => {
+                let remote = Remote::parse(answer).context("the server's answer")?;
+                let publisher = Publisher::new(self.units.clone(), pc.log, ssrcs, &remote, rand::random());
+                self.add(pc.worker, socket, &local, remote, Role::Publisher(Box::new(publisher)))
+            }
+            Kind::Full(pending) => {
+                let (sender, outcome) = oneshot::channel();
+                let now = clock::now();
+                let peer = FullPeer::publisher(*pending, answer, self.units.clone(), pc.log, sender, now)?;
+                let id = self.add_client(pc.worker, Client::Full(Box::new(peer)))?;
+                Ok(Opened { id, outcome, local: None })
+            }
+        }
     }
 
     /// Makes a receiver for what `offer` describes; with it comes our answer.
@@ -142,27 +181,33 @@ impl Clients {
         offer: &str,
         log: Option<Arc<SendLog>>,
     ) -> Result<(Opened, String)> {
+        let worker = self.worker(room);
+        if self.next_is_full() {
+            let (sender, outcome) = oneshot::channel();
+            let (socket, units) = (self.socket()?, self.units.clone());
+            let (peer, answer) = FullPeer::receiver(socket, offer, units, log, sender, clock::now())?;
+            let id = self.add_client(worker, Client::Full(Box::new(peer)))?;
+            return Ok((Opened { id, outcome, local: None }, answer));
+        }
         let remote = Remote::parse(offer).context("the server's offer")?;
         let (socket, local) = self.local(None)?;
         let answer = sdp::subscribe_answer(&local, &remote);
         let receiver = Receiver::new(&remote, self.units.clone(), log, rand::random_range(1..u32::MAX));
         let role = Role::Receiver(Box::new(receiver));
-        Ok((self.add(self.worker(room), socket, &local, remote, role)?, answer))
+        Ok((self.add(worker, socket, &local, remote, role)?, answer))
     }
 
-    fn add(
-        &self,
-        worker: usize,
-        socket: Socket,
-        local: &Local,
-        remote: Remote,
-        role: Role,
-    ) -> Result<Opened> {
+    fn add(&self, worker: usize, socket: Socket, local: &Local, remote: Remote, role: Role) -> Result<Opened> {
         let (sender, outcome) = oneshot::channel();
         let peer = Peer::new(socket, self.identity.clone(), &local.ice, remote, role, sender, clock::now());
+        let id = self.add_client(worker, Client::Light(Box::new(peer)))?;
+        Ok(Opened { id, outcome, local: Some(local.clone()) })
+    }
+
+    fn add_client(&self, worker: usize, client: Client) -> Result<PcId> {
         let id = PcId { worker, key: self.next.fetch_add(1, Ordering::Relaxed) };
-        self.tell(worker, Command::Add(id.key, Box::new(peer)))?;
-        Ok(Opened { id, outcome, local: local.clone() })
+        self.tell(worker, Command::Add(id.key, client))?;
+        Ok(id)
     }
 
     /// The server's new offer for a connection that exists; our answer.

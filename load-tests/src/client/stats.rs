@@ -19,6 +19,8 @@ pub(crate) struct Stats {
     /// Packets that were decrypted and verified.
     pub(crate) sampled: u64,
     pub(crate) auth_failed: u64,
+    /// Frames put together by full clients that are not the clip's.
+    pub(crate) corrupt: u64,
     /// RTP packets that belong to no track we know.
     pub(crate) unknown: u64,
     pub(crate) expected: u64,
@@ -63,6 +65,7 @@ impl Default for Stats {
             receives: 0,
             sampled: 0,
             auth_failed: 0,
+            corrupt: 0,
             unknown: 0,
             expected: 0,
             arrived: 0,
@@ -98,6 +101,7 @@ impl Stats {
             (&mut self.receives, other.receives),
             (&mut self.sampled, other.sampled),
             (&mut self.auth_failed, other.auth_failed),
+            (&mut self.corrupt, other.corrupt),
             (&mut self.unknown, other.unknown),
             (&mut self.expected, other.expected),
             (&mut self.arrived, other.arrived),

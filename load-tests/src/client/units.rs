@@ -79,6 +79,14 @@ impl Units {
         self.by_name.get(&name(payload)).copied()
     }
 
+    /// The first unit of a whole frame, if it is one of the clip, byte for byte.
+    pub(crate) fn find_frame(&self, frame: &[u8]) -> Option<u32> {
+        let first = split(frame.len(), PACKET_MAX - HEADER_ROOM).next().and_then(|size| frame.get(..size))?;
+        let unit = self.find(first)?;
+        let index = self.frames.binary_search_by_key(&unit, |(first, _)| *first).ok()?;
+        (self.clip.video[index].data == frame).then_some(unit)
+    }
+
     /// A log for a publisher of this clip.
     pub(crate) fn log(&self) -> Arc<SendLog> {
         Arc::new(SendLog { at: (0..self.count).map(|_| AtomicU64::new(0)).collect() })
@@ -143,6 +151,11 @@ mod tests {
         assert_eq!(units.find(&units.clip.audio[1]), Some(units.audio(1)));
         assert_eq!(units.find(&units.clip.audio[0]), None, "two packets of the clip look like this");
         assert_eq!(units.find(b"something else"), None);
+        assert_eq!(units.find_frame(data), Some(0));
+        let mut broken = data.clone();
+        broken[2_000] ^= 1;
+        assert_eq!(units.find_frame(&broken), None);
+        assert_eq!(units.find_frame(&[]), None);
     }
 
     #[test]

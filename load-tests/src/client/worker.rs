@@ -11,9 +11,11 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use super::full::FullPeer;
 use super::net::Buffers;
 use super::peer::{Context, Next, Peer};
 use super::publisher::Batch;
+use super::receiver::Receiver;
 use super::sdp::Remote;
 use super::stats::Stats;
 use super::wheel::Wheel;
@@ -26,12 +28,53 @@ const TICK: Duration = Duration::from_millis(1);
 
 /// What a worker is told.
 pub(crate) enum Command {
-    Add(u64, Box<Peer>),
+    Add(u64, Client),
     Redescribe(u64, Box<Remote>),
     Candidate(u64, SocketAddr),
     Close(u64),
     BeginInterval,
     EndInterval(oneshot::Sender<Stats>),
+}
+
+/// One client of either kind.
+pub(crate) enum Client {
+    Light(Box<Peer>),
+    Full(Box<FullPeer>),
+}
+
+impl Client {
+    fn light(&mut self) -> Option<&mut Peer> {
+        match self {
+            Client::Light(peer) => Some(peer),
+            Client::Full(_) => None,
+        }
+    }
+
+    fn visit(&mut self, now: Instant, now_ns: u64, context: &mut Context) -> Next {
+        match self {
+            Client::Light(peer) => peer.visit(now, now_ns, context),
+            Client::Full(peer) => peer.visit(now, now_ns, context),
+        }
+    }
+
+    /// An error ends the client.
+    fn send(&mut self, what: What, now: Instant, context: &mut Context) -> anyhow::Result<()> {
+        let now_ns = clock::wall_ns();
+        match (self, what) {
+            (Client::Light(peer), What::Video) => peer.send_video(now_ns, context),
+            (Client::Light(peer), _) => peer.send_audio(now_ns, context),
+            (Client::Full(peer), What::Video) => peer.send_video(now, now_ns, context)?,
+            (Client::Full(peer), _) => peer.send_audio(now, now_ns, context)?,
+        }
+        Ok(())
+    }
+
+    fn is_publisher(&self) -> bool {
+        match self {
+            Client::Light(peer) => peer.is_publisher(),
+            Client::Full(peer) => peer.is_publisher(),
+        }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -59,7 +102,7 @@ pub(crate) fn run(commands: &Queue<Command>, video_fps: u32) {
 }
 
 struct Worker {
-    peers: HashMap<u64, Peer>,
+    peers: HashMap<u64, Client>,
     wheel: Wheel<(u64, What)>,
     start: Instant,
     video_period_us: u64,
@@ -95,16 +138,16 @@ impl Worker {
     fn on_command(&mut self, command: Command) {
         match command {
             Command::Add(key, peer) => {
-                self.peers.insert(key, *peer);
+                self.peers.insert(key, peer);
                 self.wheel.insert(self.now_us(), (key, What::Visit));
             }
             Command::Redescribe(key, remote) => {
-                if let Some(peer) = self.peers.get_mut(&key) {
+                if let Some(peer) = self.peers.get_mut(&key).and_then(Client::light) {
                     peer.redescribe(*remote);
                 }
             }
             Command::Candidate(key, candidate) => {
-                if let Some(peer) = self.peers.get_mut(&key) {
+                if let Some(peer) = self.peers.get_mut(&key).and_then(Client::light) {
                     peer.add_candidate(candidate);
                 }
             }
@@ -113,14 +156,22 @@ impl Worker {
             }
             Command::BeginInterval => {
                 self.context.stats = Stats::default();
-                for receiver in self.peers.values_mut().filter_map(Peer::receiver_mut) {
+                for receiver in self.receivers() {
                     receiver.begin_interval();
                 }
             }
             Command::EndInterval(reply) => {
-                let now_ns = clock::wall_ns();
-                for receiver in self.peers.values_mut().filter_map(Peer::receiver_mut) {
-                    receiver.end_interval(now_ns, &mut self.context.stats);
+                let (now, now_ns) = (clock::now(), clock::wall_ns());
+                let stats = &mut self.context.stats;
+                for client in self.peers.values_mut() {
+                    match client {
+                        Client::Light(peer) => {
+                            if let Some(receiver) = peer.receiver_mut() {
+                                receiver.end_interval(now_ns, stats);
+                            }
+                        }
+                        Client::Full(peer) => peer.end_interval(now, stats),
+                    }
                 }
                 let _ = reply.send(std::mem::take(&mut self.context.stats));
             }
@@ -134,21 +185,28 @@ impl Worker {
         self.context.stats.late_ms = self.context.stats.late_ms.max(behind);
         let Some(mut slot) = self.wheel.due(now_us) else { return };
         for (due_us, (key, what)) in slot.drain(..) {
-            if let Some(peer) = self.peers.get_mut(&key) {
-                match what {
-                    What::Visit => self.visit(key),
-                    What::Video => {
-                        peer.send_video(clock::wall_ns(), &mut self.context);
-                        self.wheel.insert(due_us + self.video_period_us, (key, What::Video));
-                    }
-                    What::Audio => {
-                        peer.send_audio(clock::wall_ns(), &mut self.context);
-                        self.wheel.insert(due_us + AUDIO_PERIOD_US, (key, What::Audio));
-                    }
-                }
+            match what {
+                What::Visit => self.visit(key),
+                What::Video => self.send(key, what, due_us, self.video_period_us),
+                What::Audio => self.send(key, what, due_us, AUDIO_PERIOD_US),
             }
         }
         self.wheel.recycle(slot);
+    }
+
+    fn receivers(&mut self) -> impl Iterator<Item = &mut Receiver> {
+        self.peers.values_mut().filter_map(Client::light).filter_map(Peer::receiver_mut)
+    }
+
+    fn send(&mut self, key: u64, what: What, due_us: u64, period_us: u64) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        match peer.send(what, clock::now(), &mut self.context) {
+            Ok(()) => self.wheel.insert(due_us + period_us, (key, what)),
+            Err(_) => {
+                self.context.stats.failed += 1;
+                self.peers.remove(&key);
+            }
+        }
     }
 
     fn visit(&mut self, key: u64) {

@@ -196,6 +196,7 @@ pub(crate) fn doubts(step: &Step, stats: &Stats, scenario: &Scenario, clip_rate:
     }
     for (count, what) in [
         (stats.auth_failed, "packets failed authentication"),
+        (stats.corrupt, "frames that full clients put together were not what was sent"),
         (stats.unknown, "packets belonged to no stream"),
         (stats.failed, "connections ended by themselves"),
         (stats.send_refused, "packets could not be sent"),

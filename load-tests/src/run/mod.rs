@@ -123,7 +123,7 @@ async fn measure_all(options: &RunOptions, scenario: &Scenario, choices: &[(Choi
         tcp_port: options.tcp_port,
         udp_port: options.udp_port,
     };
-    let clients = Arc::new(Clients::start(&options.generator_cores, here, clip.clone())?);
+    let clients = Arc::new(Clients::start(&options.generator_cores, here, clip.clone(), options.full_share)?);
     let progress = Progress::new(choices.len() as u32);
     let mut report = head(options, scenario, &clip);
     let end = clock::now() + Duration::from_secs(u64::from(options.max_secs));

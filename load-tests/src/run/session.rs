@@ -166,7 +166,7 @@ struct Pc {
     /// Whose stream it carries, where it is one participant's.
     publisher: String,
     id: PcId,
-    local: Local,
+    local: Option<Local>,
 }
 
 /// One user of a session.
@@ -272,7 +272,8 @@ impl User {
         since: Instant,
     ) -> Result<()> {
         if let Some(pc) = self.pcs.iter().find(|pc| pc.key == *key) {
-            let answer = self.world.clients.renegotiate(pc.id, &pc.local, offer)?;
+            let local = pc.local.as_ref().context("full clients do not renegotiate")?;
+            let answer = self.world.clients.renegotiate(pc.id, local, offer)?;
             return participant.answer(key, &answer).await.context("answering");
         }
         let publisher = stream.map(|stream| stream.publisher.clone()).unwrap_or_default();

@@ -163,7 +163,7 @@ pub(crate) mod testing {
             Placement { cores: vec![0], control_cores: vec![0], address, netns: None, tcp_port, udp_port };
         target.start(&placement).await.unwrap();
         assert!(!target.media_pids().is_empty());
-        let clients = Clients::start(&[1], address, Clip::load().unwrap()).unwrap();
+        let clients = Clients::start(&[1], address, Clip::load().unwrap(), 0.0).unwrap();
         let room = target.create_room("two").await.unwrap();
         let mut logs = std::collections::HashMap::new();
         let mut users = Vec::new();
