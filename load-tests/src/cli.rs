@@ -99,9 +99,13 @@ pub(crate) struct RunOptions {
     /// Cores of the generator, by commas; one worker thread each.
     #[arg(long, value_delimiter = ',', default_value = "1")]
     pub(crate) generator_cores: Vec<usize>,
-    /// The target runs in a network namespace behind a veth pair, its packets are received on the generator's cores.
+    /// The target runs in a network namespace behind a veth pair.
     #[arg(long)]
     pub(crate) netns: bool,
+    /// With --netns: receive work runs on the receiver's core (receive packet steering), as with two machines, and costs an
+    /// interrupt between the cores; without it the sender's core does it, as on loopback.
+    #[arg(long, requires = "netns")]
+    pub(crate) steering: bool,
     /// Share of the clients, 0 to 1, that are full WebRTC clients instead of light ones.
     #[arg(long, default_value_t = 0.0)]
     pub(crate) full_share: f64,

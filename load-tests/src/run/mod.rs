@@ -112,8 +112,8 @@ async fn measure_all(options: &RunOptions, scenario: &Scenario, choices: &[(Choi
     host::pin_this_thread(&options.generator_cores);
     let clip = Clip::load()?;
     let clip_rate = packets_per_s(&clip);
-    let netns =
-        options.netns.then(|| Netns::create(&options.sut_cores, &options.generator_cores)).transpose()?;
+    let steering = options.steering.then_some((&options.sut_cores[..], &options.generator_cores[..]));
+    let netns = options.netns.then(|| Netns::create(steering)).transpose()?;
     let (here, there) = addresses(netns.as_ref(), options.url.is_some());
     let placement = Placement {
         cores: options.sut_cores.clone(),

@@ -1,5 +1,5 @@
-//! A network namespace for the target, behind a veth pair: packets are received on the core of whom they are for, as with two
-//! machines. On loopback the sender's core does the receiver's work.
+//! A network namespace for the target, behind a veth pair. With receive packet steering packets are received on the core of
+//! whom they are for, as with two machines; without it, and on loopback, the sender's core does the receiver's work.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::Command;
@@ -16,11 +16,11 @@ pub(crate) struct Netns {
 }
 
 impl Netns {
-    /// Makes both. Receive work of each end goes to its cores (receive packet steering).
+    /// Makes both. `steering`: cores of the target and of the generator, for the receive work of their ends.
     ///
     /// # Errors
     /// Without the right to make namespaces, or without `ip`.
-    pub(crate) fn create(target_cores: &[usize], generator_cores: &[usize]) -> Result<Netns> {
+    pub(crate) fn create(steering: Option<(&[usize], &[usize])>) -> Result<Netns> {
         let number = std::process::id() % 64;
         let name = format!("load-tests-{}", std::process::id());
         let (outer, inner) = (format!("lt{number}a"), format!("lt{number}b"));
@@ -33,10 +33,12 @@ impl Netns {
         ip(&["-n", &name, "address", "add", &format!("{}/30", netns.there), "dev", &inner])?;
         ip(&["-n", &name, "link", "set", &inner, "up"])?;
         ip(&["-n", &name, "link", "set", "lo", "up"])?;
-        let steering = |device: &str| format!("/sys/class/net/{device}/queues/rx-0/rps_cpus");
-        std::fs::write(steering(&outer), mask(generator_cores)).context("receive packet steering")?;
-        let script = format!("echo {} > {}", mask(target_cores), steering(&inner));
-        ip(&["netns", "exec", &name, "sh", "-c", &script])?;
+        if let Some((target, generator)) = steering {
+            let file = |device: &str| format!("/sys/class/net/{device}/queues/rx-0/rps_cpus");
+            std::fs::write(file(&outer), mask(generator)).context("receive packet steering")?;
+            let script = format!("echo {} > {}", mask(target), file(&inner));
+            ip(&["netns", "exec", &name, "sh", "-c", &script])?;
+        }
         Ok(netns)
     }
 }

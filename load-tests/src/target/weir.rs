@@ -2,7 +2,7 @@
 //!
 //! Started here it is a controller and a media node, two processes, so that the media node's CPU is its own.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -95,19 +95,24 @@ impl Weir {
     }
 }
 
+fn secret_of_ours() -> String {
+    format!("load-tests-{:016x}", rand::random::<u64>())
+}
+
 /// The binary: `WEIR_BIN`, or the release build beside this program; built if it is missing.
 fn binary() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("WEIR_BIN") {
         return Ok(PathBuf::from(path));
     }
-    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = here.parent().unwrap_or(here);
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
     let binary = target.join("release/weir");
     if !binary.exists() {
         eprintln!("load-tests: building {}", binary.display());
         let status = std::process::Command::new("cargo")
             .args(["build", "--release", "--package", "controller", "--bin", "weir"])
-            .current_dir(&root)
+            .current_dir(root)
             .status()
             .context("running cargo")?;
         anyhow::ensure!(status.success(), "cargo build: {status}");
@@ -128,8 +133,10 @@ impl Target for Weir {
         let binary = binary()?;
         let scratch = Scratch::new("weir")?;
         let address = placement.address;
+        // The well-known one is refused off loopback.
+        self.secret = secret_of_ours();
         let (rest, control) = (placement.tcp_port, placement.tcp_port + 1);
-        let secret = format!("load-tests-{:016x}", rand::random::<u64>());
+        let secret = secret_of_ours();
         let cpus: Vec<String> = placement.cores.iter().map(usize::to_string).collect();
         let option = |name: &str, value: String| (name.to_owned(), value);
         let mut node = vec![
