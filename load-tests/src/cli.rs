@@ -106,6 +106,9 @@ pub(crate) struct RunOptions {
     /// interrupt between the cores; without it the sender's core does it, as on loopback.
     #[arg(long, requires = "netns")]
     pub(crate) steering: bool,
+    /// Niceness of generator and target, e.g. -19 on a machine where other things run; below 0 needs root.
+    #[arg(long, default_value_t = 0, allow_hyphen_values = true)]
+    pub(crate) nice: i32,
     /// Share of the clients, 0 to 1, that are full WebRTC clients instead of light ones.
     #[arg(long, default_value_t = 0.0)]
     pub(crate) full_share: f64,

@@ -14,6 +14,11 @@ pub(crate) fn pin_this_thread(cores: &[usize]) {
     }
 }
 
+/// Sets this process' niceness; threads and children that are made afterwards inherit it.
+pub(crate) fn set_nice(nice: i32) -> Result<()> {
+    rustix::process::setpriority_process(None, nice).with_context(|| format!("--nice {nice}"))
+}
+
 /// Allows as many open files as the system grants; how many that are.
 pub(crate) fn raise_file_limit() -> Result<u64> {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};

@@ -152,10 +152,23 @@ pub(crate) fn judge(step: &Step, stats: &Stats, limits: &Limits, cores: usize) -
     cpu.map(Broken::CpuFull).or(loss.map(Broken::Loss)).or(delay.map(Broken::Delay))
 }
 
-/// Whether the generator itself was the bottleneck, and everything else that makes the step doubtful, in sentences.
-pub(crate) fn doubts(step: &Step, stats: &Stats, scenario: &Scenario, clip_rate: f64) -> (bool, Vec<String>) {
+/// What makes a step doubtful.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Doubts {
+    /// The generator itself was the bottleneck.
+    pub(crate) full: bool,
+    /// It was behind its timetable.
+    pub(crate) late: bool,
+    /// Others used the target's cores.
+    pub(crate) foreign: bool,
+    /// All of it, in sentences.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Looks for them.
+pub(crate) fn doubts(step: &Step, stats: &Stats, scenario: &Scenario, clip_rate: f64) -> Doubts {
     let mut warnings = Vec::new();
-    let mut full = false;
+    let (mut full, mut foreign_use) = (false, false);
     for thread in step.generator.iter().filter(|thread| thread.share > GENERATOR_BUSY) {
         full = true;
         warnings.push(format!(
@@ -164,7 +177,8 @@ pub(crate) fn doubts(step: &Step, stats: &Stats, scenario: &Scenario, clip_rate:
             thread.share * 100.0
         ));
     }
-    if stats.late_ms > GENERATOR_LATE_MS {
+    let late = stats.late_ms > GENERATOR_LATE_MS;
+    if late {
         full = true;
         warnings.push(format!(
             "THE GENERATOR WAS LATE by up to {} ms: its core is taken, or too slow; delay and loss may be its own",
@@ -189,6 +203,7 @@ pub(crate) fn doubts(step: &Step, stats: &Stats, scenario: &Scenario, clip_rate:
     if let Some(foreign) = step.target_cpu_cores.map(|cpu| busy - cpu)
         && foreign > FOREIGN_SHARE * step.core_busy.len() as f64
     {
+        foreign_use = true;
         warnings.push(format!(
             "{foreign:.2} cores of the target's {} were used by others (or by interrupts)",
             step.core_busy.len()
@@ -205,7 +220,7 @@ pub(crate) fn doubts(step: &Step, stats: &Stats, scenario: &Scenario, clip_rate:
             warnings.push(format!("{count} {what}"));
         }
     }
-    (full, warnings)
+    Doubts { full, late, foreign: foreign_use, warnings }
 }
 
 #[cfg(test)]
@@ -244,12 +259,15 @@ mod tests {
     fn a_busy_or_late_generator_is_said_loudly() {
         let busy = ThreadBusy { name: "clients-1".into(), share: 0.95 };
         let step = Step { generator: vec![busy], ..Step::default() };
-        let (full, warnings) = doubts(&step, &Stats::default(), &scenario(), 140.0);
-        assert!(full && warnings[0].contains("BOTTLENECK"), "{warnings:?}");
+        let seen = doubts(&step, &Stats::default(), &scenario(), 140.0);
+        assert!(seen.full && seen.warnings[0].contains("BOTTLENECK"), "{seen:?}");
         let idle = Step { packets_in_per_s: Some(1_400.0), publishers: 10, ..Step::default() };
-        assert_eq!(doubts(&idle, &Stats::default(), &scenario(), 140.0), (false, vec![]));
+        assert_eq!(doubts(&idle, &Stats::default(), &scenario(), 140.0), Doubts::default());
         let starved = Step { packets_in_per_s: Some(1_000.0), publishers: 10, ..Step::default() };
-        assert!(doubts(&starved, &Stats::default(), &scenario(), 140.0).0);
+        assert!(doubts(&starved, &Stats::default(), &scenario(), 140.0).full);
+        let late = Stats { late_ms: 500, ..Stats::default() };
+        let seen = doubts(&idle, &late, &scenario(), 140.0);
+        assert!(seen.late && seen.full && !seen.foreign, "{seen:?}");
     }
 
     #[test]

@@ -84,6 +84,9 @@ impl Choice {
 pub(crate) fn command(options: &RunOptions) -> Result<()> {
     let scenario = Scenario::load(&options.scenario)?;
     let choices = choices(options)?;
+    if options.nice != 0 {
+        host::set_nice(options.nice)?;
+    }
     let report = turn::block_on(measure_all(options, &scenario, &choices))?;
     report::deliver(&report, options.json.as_deref(), options.html.as_deref())?;
     let measured = report.turns.iter().any(|turn| !turn.steps.is_empty());

@@ -20,6 +20,8 @@ use crate::target::{Placement, Target};
 const SETTLE: Duration = Duration::from_millis(1_500);
 /// Between two looks at the clock while a step is measured.
 const TICK: Duration = Duration::from_millis(250);
+/// How often a disturbed step is measured.
+const TRIES: u32 = 3;
 /// How long tasks may take to let go of a target.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -106,12 +108,8 @@ impl Running<'_> {
                 }
                 continue;
             }
-            let (mut step, stats) = self.hold(sessions).await?;
             let cores = plan.placement.cores.len();
-            let broken = measure::judge(&step, &stats, &limits, cores);
-            let (full, warnings) = measure::doubts(&step, &stats, plan.scenario, plan.clip_rate);
-            step.held = broken.is_none();
-            step.warnings = warnings;
+            let (step, broken, full) = self.judged(sessions, label).await?;
             plan.progress.end_step(label, &step);
             points.push(Point {
                 sessions,
@@ -125,6 +123,27 @@ impl Running<'_> {
             if broken.is_some() && !plan.steps.is_empty() {
                 return Ok(stop);
             }
+        }
+    }
+
+    /// Measures a step and compares it with the limits. One that breaks a limit while something else took the target's or the
+    /// generator's core says nothing: it is measured again, and the last time counts.
+    async fn judged(&mut self, sessions: u32, label: &str) -> Result<(Step, Option<Broken>, bool)> {
+        let plan = self.plan;
+        let mut tries = 1;
+        loop {
+            let (mut step, stats) = self.hold(sessions).await?;
+            let broken = measure::judge(&step, &stats, &plan.scenario.limits, plan.placement.cores.len());
+            let doubts = measure::doubts(&step, &stats, plan.scenario, plan.clip_rate);
+            let disturbed = doubts.late || doubts.foreign;
+            if broken.is_some() && disturbed && tries < TRIES && clock::now() + plan.hold < plan.deadline {
+                tries += 1;
+                plan.progress.say(&format!("{label}: {sessions} sessions disturbed ({broken:?}), once more"));
+                continue;
+            }
+            step.held = broken.is_none();
+            step.warnings = doubts.warnings;
+            return Ok((step, broken, doubts.full));
         }
     }
 
