@@ -298,7 +298,8 @@ impl FullPeer {
         };
         // Audio repeats itself where it is silent; a picture that is not the clip's is broken.
         stats.corrupt += u64::from(unit.is_none() && track.is_video);
-        let arrival_ns = now_ns.saturating_sub(now.saturating_duration_since(data.network_time).as_nanos() as u64);
+        let arrival_ns =
+            now_ns.saturating_sub(now.saturating_duration_since(data.network_time).as_nanos() as u64);
         if let (Some(unit), Some(log)) = (unit, &self.log)
             && let Some(delay) = log.delay_ns(unit, arrival_ns)
         {

@@ -197,7 +197,14 @@ impl Clients {
         Ok((self.add(worker, socket, &local, remote, role)?, answer))
     }
 
-    fn add(&self, worker: usize, socket: Socket, local: &Local, remote: Remote, role: Role) -> Result<Opened> {
+    fn add(
+        &self,
+        worker: usize,
+        socket: Socket,
+        local: &Local,
+        remote: Remote,
+        role: Role,
+    ) -> Result<Opened> {
         let (sender, outcome) = oneshot::channel();
         let peer = Peer::new(socket, self.identity.clone(), &local.ice, remote, role, sender, clock::now());
         let id = self.add_client(worker, Client::Light(Box::new(peer)))?;

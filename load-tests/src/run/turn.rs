@@ -15,6 +15,7 @@ use crate::report::model::{self, Step, Stop};
 use crate::report::progress::Progress;
 use crate::scenario::Scenario;
 use crate::target::{Placement, Target};
+use crate::witness;
 
 /// Media settles for so long before a step is measured.
 const SETTLE: Duration = Duration::from_millis(1_500);
@@ -30,6 +31,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) steps: Vec<u32>,
     pub(crate) max_sessions: u32,
     pub(crate) hold: Duration,
+    /// Browsers that join one session after the last step.
+    pub(crate) witnesses: u32,
     pub(crate) deadline: Instant,
     pub(crate) placement: &'a Placement,
     /// Start and stop the target.
@@ -70,6 +73,15 @@ pub(crate) async fn run(
         Ok(stop) => stop,
         Err(error) => Stop::Failed { error: format!("{error:#}") },
     };
+    if let (1.., Some(held)) = (plan.witnesses, turn.capacity().map(|step| step.sessions)) {
+        match running.witness(held).await {
+            Ok(step) => {
+                plan.progress.end_step(&label, &step);
+                turn.steps.push(step);
+            }
+            Err(error) => turn.doubt(format!("no witnesses: {error:#}")),
+        }
+    }
     running.end().await;
     plan.progress.end_turn(&turn);
     turn
@@ -107,16 +119,12 @@ impl Running<'_> {
                 continue;
             }
             let (mut step, stats) = self.hold(sessions).await?;
-            let cores = plan.placement.cores.len();
-            let broken = measure::judge(&step, &stats, &limits, cores);
-            let (full, warnings) = measure::doubts(&step, &stats, plan.scenario, plan.clip_rate);
-            step.held = broken.is_none();
-            step.warnings = warnings;
+            let (broken, full) = self.judge(&mut step, &stats);
             plan.progress.end_step(label, &step);
             points.push(Point {
                 sessions,
                 held: step.held,
-                cpu: step.target_cpu_cores.map(|cpu| cpu / cores as f64),
+                cpu: step.target_cpu_cores.map(|cpu| cpu / plan.placement.cores.len() as f64),
             });
             if let Some(broken) = broken {
                 stop = if full { Stop::GeneratorFull } else { to_stop(broken, limits.stable_s) };
@@ -126,6 +134,44 @@ impl Running<'_> {
                 return Ok(stop);
             }
         }
+    }
+
+    /// Writes into a step whether it was held and what makes it doubtful; what broke it, and whether the generator was full.
+    fn judge(&self, step: &mut Step, stats: &Stats) -> (Option<Broken>, bool) {
+        let plan = self.plan;
+        let broken = measure::judge(step, stats, &plan.scenario.limits, plan.placement.cores.len());
+        let (full, warnings) = measure::doubts(step, stats, plan.scenario, plan.clip_rate);
+        step.held = broken.is_none();
+        step.warnings = warnings;
+        (broken, full)
+    }
+
+    /// One more step, at 90 % of the sessions that were held, with browsers in the first session that say what they see.
+    async fn witness(&mut self, held: u32) -> Result<Step> {
+        let plan = self.plan;
+        let sessions = (held * 9 / 10).max(1);
+        anyhow::ensure!(
+            self.resize(sessions).await?.is_none(),
+            "{sessions} sessions did not become stable again"
+        );
+        let room = &self.sessions.first().context("no session")?.room;
+        let mut tokens = Vec::new();
+        for _ in 0..plan.witnesses {
+            let token = self.world.target.witness_token(room).await?;
+            tokens
+                .push(token.with_context(|| format!("browsers cannot join {}", self.world.target.label()))?);
+        }
+        let streams = plan.scenario.publishers;
+        let order = witness::Order { tokens, streams, settle: SETTLE, seconds: plan.hold };
+        plan.progress.say(&format!("{} browsers join one of {sessions} sessions", plan.witnesses));
+        let watching = witness::Watching::begin(&order, &plan.placement.control_cores).await?;
+        let (held, seen) = tokio::join!(self.hold(sessions), watching.end());
+        let (mut step, stats) = held?;
+        self.judge(&mut step, &stats);
+        // The browsers' packets cost CPU and are not among those counted.
+        step.cpu_ns_per_packet_out = None;
+        step.witnesses = Some(seen?);
+        Ok(step)
     }
 
     /// Brings the number of sessions to `wanted`; a reason to stop when they do not become stable.
