@@ -99,7 +99,7 @@ pub(crate) fn capacity(report: &Report, targets: &[TargetSummary<'_>]) -> Capaci
         targets,
         |_| "CPU 100 %".into(),
         |one| {
-            let mut reasons: Vec<String> = one.turns.iter().map(|turn| stop(&turn.stop)).collect();
+            let mut reasons: Vec<String> = one.turns.iter().map(|turn| brief(&stop(&turn.stop))).collect();
             reasons.dedup();
             Some(reasons.join("; "))
         },
@@ -188,6 +188,16 @@ pub(crate) fn stop(stop: &Stop) -> String {
         Stop::TimeLimit => "time limit".into(),
         Stop::Failed { error } => format!("failed: {error}"),
     }
+}
+
+/// The first words of a text, as a cell of a table can hold them.
+fn brief(text: &str) -> String {
+    const CHARS_MAX: usize = 40;
+    let line = text.lines().next().unwrap_or_default();
+    if line.chars().count() <= CHARS_MAX && line.len() == text.len() {
+        return line.to_owned();
+    }
+    line.chars().take(CHARS_MAX).chain("...".chars()).collect()
 }
 
 /// One line about the machine.
@@ -293,6 +303,13 @@ mod tests {
         assert_eq!(cells("subscribers").expect("a row")[2..], ["168", "294", "630", "1092"]);
         assert_eq!(cells("CPU us per packet out").expect("a row")[..2], ["2.00", "25.00 ±20 %"]);
         assert!(cells("loss, %").is_none(), "not measured, not shown");
+    }
+
+    #[test]
+    fn a_cell_holds_the_first_words_only() {
+        assert_eq!(brief("CPU 100 %"), "CPU 100 %");
+        assert_eq!(brief("two\nlines"), "two...");
+        assert_eq!(brief(&"x".repeat(99)), "x".repeat(40) + "...");
     }
 
     #[test]

@@ -131,9 +131,17 @@ pub(crate) struct Turn {
 }
 
 impl Turn {
-    /// The step with the most sessions of those that were within all limits.
+    /// The step with the most sessions of those that were within all limits; browsers had no part in it.
     pub(crate) fn capacity(&self) -> Option<&Step> {
-        self.steps.iter().filter(|step| step.held).max_by_key(|step| step.sessions)
+        let plain = self.steps.iter().filter(|step| step.witnesses.is_none());
+        plain.filter(|step| step.held).max_by_key(|step| step.sessions)
+    }
+
+    /// Notes a doubt about the whole turn, where it will be read: at its last step.
+    pub(crate) fn doubt(&mut self, text: String) {
+        if let Some(step) = self.steps.last_mut() {
+            step.warnings.push(text);
+        }
     }
 }
 
@@ -286,8 +294,6 @@ pub(crate) struct WitnessStream {
     pub(crate) browser: u32,
     /// The stream's id.
     pub(crate) stream: String,
-    /// Comes from another witness's camera, not from the generator.
-    pub(crate) from_witness: bool,
     /// Decoded frames per second.
     pub(crate) frames_per_s: f64,
     /// Width and height of the picture as decoded.

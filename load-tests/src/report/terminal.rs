@@ -79,9 +79,9 @@ pub(super) fn ratio_lines(ratio: &Ratio<'_>) -> Vec<String> {
     lines
 }
 
-/// What the browsers saw, over all streams that came from the generator.
+/// What the browsers saw, over all streams they received.
 pub(super) fn witness_line(witnesses: &Witnesses) -> String {
-    let streams: Vec<_> = witnesses.streams.iter().filter(|stream| !stream.from_witness).collect();
+    let streams = &witnesses.streams;
     let mut text =
         format!("{} for {:.0} s, {} streams", witnesses.browsers, witnesses.seconds, streams.len());
     let rate = summary::Spread::of(streams.iter().map(|stream| stream.frames_per_s));
@@ -144,18 +144,9 @@ mod tests {
     }
 
     #[test]
-    fn browsers_are_judged_by_the_generators_streams() {
-        let stream = |fps, from_witness| WitnessStream {
-            frames_per_s: fps,
-            from_witness,
-            freezes: 1,
-            ..WitnessStream::default()
-        };
-        let witnesses = Witnesses {
-            browsers: 2,
-            seconds: 10.0,
-            streams: vec![stream(30.0, false), stream(29.0, false), stream(5.0, true)],
-        };
+    fn browsers_are_summed_up_over_their_streams() {
+        let stream = |fps| WitnessStream { frames_per_s: fps, freezes: 1, ..WitnessStream::default() };
+        let witnesses = Witnesses { browsers: 2, seconds: 10.0, streams: vec![stream(30.0), stream(29.0)] };
         let line = witness_line(&witnesses);
         assert!(
             line.starts_with("2 for 10 s, 2 streams, 29.5 frames/s decoded (least 29.0), 2 freezes"),

@@ -145,6 +145,7 @@ async fn measure_all(options: &RunOptions, scenario: &Scenario, choices: &[(Choi
             steps: if options.steps.is_empty() { scenario.steps.clone() } else { options.steps.clone() },
             max_sessions: options.max_sessions,
             hold: Duration::from_secs(u64::from(options.secs.max(1))),
+            witnesses: options.witnesses,
             deadline: now + share,
             placement: &placement,
             ours: options.url.is_none(),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
-use super::measure::{self, Broken, Meters};
+use super::measure::{self, Broken, Doubts, Meters};
 use super::ramp::{self, Point};
 use super::session::{Session, World, wait_stable};
 use crate::client::Clients;
@@ -15,6 +15,7 @@ use crate::report::model::{self, Step, Stop};
 use crate::report::progress::Progress;
 use crate::scenario::Scenario;
 use crate::target::{Placement, Target};
+use crate::witness;
 
 /// Media settles for so long before a step is measured.
 const SETTLE: Duration = Duration::from_millis(1_500);
@@ -32,6 +33,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) steps: Vec<u32>,
     pub(crate) max_sessions: u32,
     pub(crate) hold: Duration,
+    /// Browsers that join one session after the last step.
+    pub(crate) witnesses: u32,
     pub(crate) deadline: Instant,
     pub(crate) placement: &'a Placement,
     /// Start and stop the target.
@@ -72,6 +75,15 @@ pub(crate) async fn run(
         Ok(stop) => stop,
         Err(error) => Stop::Failed { error: format!("{error:#}") },
     };
+    if let (1.., Some(held)) = (plan.witnesses, turn.capacity().map(|step| step.sessions)) {
+        match running.witness(held).await {
+            Ok(step) => {
+                plan.progress.end_step(&label, &step);
+                turn.steps.push(step);
+            }
+            Err(error) => turn.doubt(format!("no witnesses: {error:#}")),
+        }
+    }
     running.end().await;
     plan.progress.end_turn(&turn);
     turn
@@ -108,13 +120,12 @@ impl Running<'_> {
                 }
                 continue;
             }
-            let cores = plan.placement.cores.len();
             let (step, broken, full) = self.judged(sessions, label).await?;
             plan.progress.end_step(label, &step);
             points.push(Point {
                 sessions,
                 held: step.held,
-                cpu: step.target_cpu_cores.map(|cpu| cpu / cores as f64),
+                cpu: step.target_cpu_cores.map(|cpu| cpu / plan.placement.cores.len() as f64),
             });
             if let Some(broken) = broken {
                 stop = if full { Stop::GeneratorFull } else { to_stop(broken, limits.stable_s) };
@@ -133,18 +144,53 @@ impl Running<'_> {
         let mut tries = 1;
         loop {
             let (mut step, stats) = self.hold(sessions).await?;
-            let broken = measure::judge(&step, &stats, &plan.scenario.limits, plan.placement.cores.len());
-            let doubts = measure::doubts(&step, &stats, plan.scenario, plan.clip_rate);
+            let (broken, doubts) = self.judge(&mut step, &stats);
             let disturbed = doubts.late || doubts.foreign;
             if broken.is_some() && disturbed && tries < TRIES && clock::now() + plan.hold < plan.deadline {
                 tries += 1;
                 plan.progress.say(&format!("{label}: {sessions} sessions disturbed ({broken:?}), once more"));
                 continue;
             }
-            step.held = broken.is_none();
-            step.warnings = doubts.warnings;
             return Ok((step, broken, doubts.full));
         }
+    }
+
+    /// Writes into a step whether it was held and what makes it doubtful; what broke it, and the doubts.
+    fn judge(&self, step: &mut Step, stats: &Stats) -> (Option<Broken>, Doubts) {
+        let plan = self.plan;
+        let broken = measure::judge(step, stats, &plan.scenario.limits, plan.placement.cores.len());
+        let doubts = measure::doubts(step, stats, plan.scenario, plan.clip_rate);
+        step.held = broken.is_none();
+        step.warnings.clone_from(&doubts.warnings);
+        (broken, doubts)
+    }
+
+    /// One more step, at 90 % of the sessions that were held, with browsers in the first session that say what they see.
+    async fn witness(&mut self, held: u32) -> Result<Step> {
+        let plan = self.plan;
+        let sessions = (held * 9 / 10).max(1);
+        anyhow::ensure!(
+            self.resize(sessions).await?.is_none(),
+            "{sessions} sessions did not become stable again"
+        );
+        let room = &self.sessions.first().context("no session")?.room;
+        let mut tokens = Vec::new();
+        for _ in 0..plan.witnesses {
+            let token = self.world.target.witness_token(room).await?;
+            tokens
+                .push(token.with_context(|| format!("browsers cannot join {}", self.world.target.label()))?);
+        }
+        let streams = plan.scenario.publishers;
+        let order = witness::Order { tokens, streams, settle: SETTLE, seconds: plan.hold };
+        plan.progress.say(&format!("{} browsers join one of {sessions} sessions", plan.witnesses));
+        let watching = witness::Watching::begin(&order, &plan.placement.control_cores).await?;
+        let (held, seen) = tokio::join!(self.hold(sessions), watching.end());
+        let (mut step, stats) = held?;
+        self.judge(&mut step, &stats);
+        // The browsers' packets cost CPU and are not among those counted.
+        step.cpu_ns_per_packet_out = None;
+        step.witnesses = Some(seen?);
+        Ok(step)
     }
 
     /// Brings the number of sessions to `wanted`; a reason to stop when they do not become stable.
