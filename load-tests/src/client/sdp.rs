@@ -297,10 +297,22 @@ pub(crate) fn publish_offer(local: &Local) -> Result<String> {
 
 /// An answer that receives what `offer` sends: Opus, VP8 with RTX, the extensions we know.
 pub(crate) fn subscribe_answer(local: &Local, offer: &Remote) -> String {
-    let mids: Vec<&str> =
-        offer.sections.iter().filter(|s| s.usable()).map(|section| section.mid.as_str()).collect();
+    let mids: Vec<&str> = offer
+        .sections
+        .iter()
+        .filter(|s| s.usable() || s.is_data())
+        .map(|section| section.mid.as_str())
+        .collect();
     let mut out = head(local, &mids.join(" "));
+    let setup = if offer.we_are_dtls_client { "active" } else { "passive" };
     for section in &offer.sections {
+        if section.is_data() {
+            // The channel is agreed upon and never opened: a server may offer it before any stream.
+            out += "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\nc=IN IP4 0.0.0.0\r\n";
+            transport_lines(&mut out, local, &section.mid, "sendrecv", setup);
+            out += "a=sctp-port:5000\r\n";
+            continue;
+        }
         let Some(payload_type) = section.payload_type.filter(|_| section.usable()) else {
             let _ = write!(
                 out,
@@ -311,7 +323,6 @@ pub(crate) fn subscribe_answer(local: &Local, offer: &Remote) -> String {
         };
         let formats = section.rtx_payload_type.map_or_else(String::new, |rtx| format!(" {rtx}"));
         media_line(&mut out, &section.media, &format!("{payload_type}{formats}"));
-        let setup = if offer.we_are_dtls_client { "active" } else { "passive" };
         transport_lines(&mut out, local, &section.mid, "recvonly", setup);
         for (id, uri) in &section.extensions {
             if [extension::AUDIO_LEVEL, extension::ABS_SEND_TIME, extension::TRANSPORT_CC, extension::MID]
@@ -333,6 +344,10 @@ pub(crate) fn subscribe_answer(local: &Local, offer: &Remote) -> String {
 }
 
 impl Section {
+    fn is_data(&self) -> bool {
+        self.media == "application" && !self.rejected
+    }
+
     fn usable(&self) -> bool {
         self.kind().is_some() && self.payload_type.is_some()
     }
@@ -402,6 +417,7 @@ mod tests {
             .to_owned()
             + &vec!["00"; 32].join(":")
             + "\r\nm=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=mid:d\r\n\
+            m=text 9 UDP/TLS/RTP/SAVPF 98\r\na=mid:t\r\n\
             m=video 9 UDP/TLS/RTP/SAVPF 100 101\r\na=mid:v\r\na=rtpmap:100 VP8/90000\r\na=rtcp-fb:100 nack\r\n\
             a=rtpmap:101 rtx/90000\r\na=fmtp:101 apt=100\r\na=extmap:9 urn:unknown\r\n\
             a=ssrc-group:FID 7 8\r\na=ssrc:8 cname:x\r\na=candidate:1 1 UDP 1 192.0.2.7 5000 typ host\r\n";
@@ -409,8 +425,9 @@ mod tests {
         assert_eq!(read.candidates, ["192.0.2.7:5000".parse().expect("address")]);
         assert_eq!(read.section(Kind::Video).and_then(|video| video.ssrc), Some(7));
         let answer = subscribe_answer(&local(), &read);
-        assert!(answer.contains("a=group:BUNDLE v\r\n"), "{answer}");
-        assert!(answer.contains("m=application 0 "), "{answer}");
+        assert!(answer.contains("a=group:BUNDLE d v\r\n"), "{answer}");
+        assert!(answer.contains("m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\n"), "{answer}");
+        assert!(answer.contains("m=text 0 "), "{answer}");
         assert!(answer.contains("m=video 9 UDP/TLS/RTP/SAVPF 100 101\r\n"), "{answer}");
         assert!(answer.contains("a=setup:active") && !answer.contains("urn:unknown"), "{answer}");
     }

@@ -22,6 +22,7 @@ use crate::report::progress::Progress;
 use crate::report::{self};
 use crate::scenario::Scenario;
 use crate::target::janus::Janus;
+use crate::target::livekit::LiveKit;
 use crate::target::weir::Weir;
 use crate::target::{Placement, Target};
 use crate::{clock, host};
@@ -67,7 +68,7 @@ impl Choice {
                 Box::new(Weir::new(options.url.clone(), options.secret.clone(), self.reactor))
             }
             TargetKind::Janus => Box::new(Janus::new(options.url.clone())),
-            TargetKind::Livekit => anyhow::bail!("{}: there is no adapter for it in this build", self.name()),
+            TargetKind::Livekit => Box::new(LiveKit::new(options.url.clone(), &options.secret)?),
         })
     }
 

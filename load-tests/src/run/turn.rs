@@ -215,9 +215,10 @@ impl Running<'_> {
             self.join(first).await;
             let shared: Vec<_> =
                 self.sessions[first..].iter().map(|session| session.shared.clone()).collect();
-            let all = u64::from(scenario.subscriptions()) * u64::from(wanted);
-            let before = u64::from(scenario.subscriptions()) * first as u64;
-            let unstable = wait_stable(&shared, scenario.subscriptions(), limit, |playing| {
+            let connections = self.connections();
+            let all = u64::from(connections) * u64::from(wanted);
+            let before = u64::from(connections) * first as u64;
+            let unstable = wait_stable(&shared, connections, limit, |playing| {
                 self.plan.progress.joining(wanted, before + playing, all);
             })
             .await;
@@ -229,6 +230,17 @@ impl Running<'_> {
             }
         }
         Ok(None)
+    }
+
+    /// Peer connections of a session that must play: one a stream, or one a user who receives anything.
+    fn connections(&self) -> u32 {
+        let scenario = self.plan.scenario;
+        match (self.world.target.bundles_streams(), scenario.publishers) {
+            (false, _) => scenario.subscriptions(),
+            (true, 0) => 0,
+            (true, 1) => scenario.users() - 1,
+            (true, _) => scenario.users(),
+        }
     }
 
     /// Everybody joins the sessions from `first` on: at once, or at the scenario's rate in turns over the sessions.

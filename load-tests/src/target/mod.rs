@@ -115,6 +115,11 @@ pub(crate) trait Target: Send + Sync {
         Vec::new()
     }
 
+    /// Whether all streams of a participant come on one peer connection (LiveKit), instead of each on its own.
+    fn bundles_streams(&self) -> bool {
+        false
+    }
+
     /// Starts it pinned as placed, and waits until it takes sessions. Only called without `--url`.
     async fn start(&mut self, placement: &Placement) -> Result<()>;
 
