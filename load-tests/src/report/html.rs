@@ -7,6 +7,8 @@ use super::plot::{COLOURS, Plot, Series};
 use super::summary::{self, TargetSummary};
 use super::{figures, published, terminal};
 
+/// So many turns' tables are open when the page is; more of them would bury each other.
+const OPEN_TURNS: usize = 3;
 const STYLE: &str = include_str!("page.css");
 
 /// Builds the page.
@@ -183,6 +185,7 @@ fn line(turn: &Turn, of: impl Fn(&Step) -> Option<f64>) -> Vec<(f64, f64)> {
 
 fn details(report: &Report) -> String {
     let mut html = String::from("<h2>Turns</h2>\n");
+    let open = if report.turns.len() <= OPEN_TURNS { " open" } else { "" };
     for turn in &report.turns {
         let title = format!("{}, round {}: {}", turn.target.label(), turn.round, figures::stop(&turn.stop));
         let (columns, steps) = figures::steps(turn);
@@ -205,7 +208,7 @@ fn details(report: &Report) -> String {
             })
             .collect();
         html += &format!(
-            "<details open><summary>{}</summary>\n<div class=\"wide\"><table>\n<tr>{heading}\n{rows}</table></div>\n{browsers}</details>\n",
+            "<details{open}><summary>{}</summary>\n<div class=\"wide\"><table>\n<tr>{heading}\n{rows}</table></div>\n{browsers}</details>\n",
             escape(&title)
         );
     }

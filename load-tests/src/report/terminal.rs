@@ -64,17 +64,20 @@ pub(crate) fn render(report: &Report) -> String {
 pub(super) fn ratio_lines(ratio: &Ratio<'_>) -> Vec<String> {
     let (of, to) = (ratio.of.label(), ratio.to.label());
     let mut lines = Vec::new();
-    let mut say = |spread: Option<summary::Spread>, what: String| {
+    let mut say = |spread: Option<summary::Spread>, sentence: &dyn Fn(String) -> String| {
         if let Some(spread) = spread {
             let figure = figures::with_spread(spread, figures::two);
-            lines.push(format!("{of} : {to}   {figure} {what} ({} rounds)", spread.count));
+            lines.push(format!("{} ({} rounds)", sentence(figure), spread.count));
         }
     };
-    say(ratio.sessions, "times the sessions per core".into());
-    say(ratio.cpu_at_capacity, "times less CPU per packet out, each at its capacity".into());
+    say(ratio.sessions, &|times| format!("{of} carries {times} times the sessions per core of {to}"));
+    let cpu = |times: String, when: &str| {
+        format!("{to} takes {times} times the CPU per packet out of {of}, {when}")
+    };
+    say(ratio.cpu_at_capacity, &|times| cpu(times, "each at its capacity"));
     if let Some((least, most)) = ratio.same_load {
         let load = if least == most { least.to_string() } else { format!("{least} to {most}") };
-        say(ratio.cpu_at_same_load, format!("times less CPU per packet out, both with {load} sessions"));
+        say(ratio.cpu_at_same_load, &|times| cpu(times, &format!("both with {load} sessions")));
     }
     lines
 }
@@ -134,8 +137,8 @@ mod tests {
             "c5.4xlarge",
             "1092",
             "90 (80 to 100)",
-            "weir : janus   20.00 times the sessions per core (2 rounds)",
-            "both with 4 sessions",
+            "weir carries 20.00 times the sessions per core of janus (2 rounds)",
+            "janus takes 10.50 ±5 % times the CPU per packet out of weir, both with 4 sessions",
             "janus, round 2: CPU 100 %",
         ] {
             assert!(text.contains(expected), "{expected}\n{text}");
