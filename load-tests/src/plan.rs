@@ -79,6 +79,8 @@ struct Measured {
     cores: u32,
     /// Streams out of one measured session.
     streams: u32,
+    /// Some turn ended before the target did.
+    at_least: bool,
 }
 
 /// The answer, line by line.
@@ -151,7 +153,13 @@ fn measured(report: &Report, label: Option<&str>) -> Result<Measured> {
     let sessions = target.sessions().filter(|spread| spread.median > 0.0);
     let sessions =
         sessions.with_context(|| format!("{} held not even its first step", target.target.label()))?;
-    Ok(Measured { label: target.target.label(), sessions, cores, streams: report.scenario.subscribers })
+    Ok(Measured {
+        label: target.target.label(),
+        sessions,
+        cores,
+        streams: report.scenario.subscribers,
+        at_least: target.turns.iter().any(|turn| !turn.stop.is_the_targets()),
+    })
 }
 
 /// One room of the wish.
@@ -191,7 +199,7 @@ fn node(
     wish: &Wish,
     lines: &mut Vec<String>,
 ) -> Result<u32> {
-    let Measured { label, sessions, cores, streams } = measured;
+    let Measured { label, sessions, cores, streams, at_least } = measured;
     let mut line = |text: String| lines.push(text);
     line(format!("machine        {}", report::machine_line(report)));
     let spread = if sessions.count > 1 {
@@ -203,6 +211,9 @@ fn node(
         "measured       {label}: {:.0} sessions of {} on {cores} cores ({spread})",
         sessions.median, report.scenario.name
     ));
+    if *at_least {
+        line("               at least: not every turn was ended by the target (see \"ended by\" in the report)".to_owned());
+    }
     let per_core = sessions.median * f64::from(*streams) / f64::from(*cores);
     line(format!(
         "a core         {:.0} sessions x {streams} streams out / {cores} cores = {per_core:.0} streams out",
@@ -303,6 +314,7 @@ fn shrink_limit(least: u32, max_load: f64) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::model::Stop;
 
     fn wish(users: u32, cores: u32) -> Wish {
         Wish {
@@ -370,6 +382,16 @@ mod tests {
         let advice = advise(&report(), &wish).expect("advice");
         assert_eq!(advice.nodes, 2);
         assert!((advice.cost_per_hour - 0.36).abs() < 1e-9);
+    }
+
+    #[test]
+    fn what_the_target_did_not_end_is_a_lower_bound() {
+        let said =
+            |report: &Report| advise(report, &wish(7, 1)).expect("advice").to_string().contains("at least:");
+        let mut report = report();
+        assert!(!said(&report));
+        report.turns[2].stop = Stop::GeneratorFull;
+        assert!(said(&report));
     }
 
     #[test]

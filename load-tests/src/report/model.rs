@@ -184,6 +184,13 @@ pub(crate) enum Stop {
     },
 }
 
+impl Stop {
+    /// Whether the target was at its end: otherwise its capacity is at least what was held.
+    pub(crate) fn is_the_targets(&self) -> bool {
+        matches!(self, Stop::CpuFull { .. } | Stop::Loss { .. } | Stop::Delay { .. } | Stop::Unstable { .. })
+    }
+}
+
 /// Measurement of a fixed number of sessions.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Step {
