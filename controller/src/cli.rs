@@ -17,9 +17,9 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Controller and one media node on this machine (the default)
+    /// Controller and media nodes on this machine (the default)
     Up(ServerFlags),
-    /// The controller alone; media nodes are named by KMS_URIS
+    /// The controller alone; media nodes are named by KMS_URIS, added by REST or launched
     Controller(ServerFlags),
     /// A media node
     Node(Box<NodeFlags>),

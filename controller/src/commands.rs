@@ -15,9 +15,9 @@ use crate::{surroundings, up};
 /// Runs the command; returns when it is done.
 pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
-        None => server(cli.server, up::Mode::Everything),
-        Some(Command::Up(flags)) => server(flags.or(cli.server), up::Mode::Everything),
-        Some(Command::Controller(flags)) => server(flags.or(cli.server), up::Mode::ControllerOnly),
+        None => server(cli.server, true),
+        Some(Command::Up(flags)) => server(flags.or(cli.server), true),
+        Some(Command::Controller(flags)) => server(flags.or(cli.server), false),
         Some(Command::Node(flags)) => node(*flags),
         Some(Command::Config { action: ConfigAction::Check(flags) }) => check(flags.or(cli.server)),
         Some(Command::Simulate(flags)) => run_scenario(&flags),
@@ -27,15 +27,19 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
 /// How long tasks that did not end by themselves may take at the end of the process.
 const RUNTIME_END: Duration = Duration::from_millis(500);
 
-fn server(flags: ServerFlags, mode: up::Mode) -> anyhow::Result<()> {
-    surroundings::log(if mode == up::Mode::Everything { "warn" } else { "info" });
-    let (config, restarts, around) = surroundings::load(flags.properties())?;
+/// `everything`: on this machine, media nodes too.
+fn server(flags: ServerFlags, everything: bool) -> anyhow::Result<()> {
+    surroundings::log(if everything { "warn" } else { "info" });
+    let (mut config, restarts, around) = surroundings::load(flags.properties())?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
+    if everything {
+        config.cluster.on_this_machine();
+    }
     surroundings::raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
-    let end = runtime.block_on(up::run(config, restarts, around, mode));
+    let end = runtime.block_on(up::run(config, restarts, around));
     runtime.shutdown_timeout(RUNTIME_END);
     match end? {
         up::End::Stopped => Ok(()),

@@ -40,6 +40,21 @@ impl Date {
         }
     }
 
+    /// Seconds from 1970-01-01T00:00:00Z to the beginning of a day `yyyy-MM-dd`. `None`: there is no such day, or it was before.
+    pub fn parse_day(text: &str) -> Option<u64> {
+        let mut parts = text.split('-').map_while(|part| part.parse::<u32>().ok());
+        let (year, month, day) = (parts.next()?, parts.next()?, parts.next()?);
+        if !(1970..=9999).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
+            return None;
+        }
+        // The inverse of `from_unix`: years begin with March.
+        let (year, month_index) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+        let day_of_year = (153 * month_index + 2) / 5 + day - 1;
+        let days = u64::from(year * 365 + year / 4 - year / 100 + year / 400 + day_of_year) - 719_468;
+        let seconds = days * 86_400;
+        (Self::from_unix(seconds).day() == text).then_some(seconds)
+    }
+
     /// `yyyy-MM-dd`.
     pub fn day(&self) -> String {
         format!("{:04}-{:02}-{:02}", self.year, self.month, self.day)
@@ -69,6 +84,19 @@ mod tests {
         ] {
             let date = Date::from_unix(unix_s);
             assert_eq!((date.day().as_str(), date.time().as_str()), (day, time), "{unix_s}");
+            assert_eq!(Date::parse_day(day), Some(unix_s / 86_400 * 86_400));
+        }
+        for nonsense in [
+            "",
+            "2026-02-29",
+            "2026-13-01",
+            "2026-00-10",
+            "2026-01-00",
+            "2026-1-1",
+            "1969-12-31",
+            "2026-01-01-01",
+        ] {
+            assert_eq!(Date::parse_day(nonsense), None, "{nonsense}");
         }
     }
 }

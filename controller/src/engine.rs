@@ -4,8 +4,8 @@
 //!  REST request ─┐                      ┌─▶ answer to a REST request
 //!  socket text  ─┤   Engine::handle     ├─▶ text for a socket, or its close
 //!  node reply   ─┼─▶ (now_ms, Input) ───┼─▶ ops for a media node, with a token
-//!  node event   ─┤                      └─▶ record for webhook and CDR
-//!  tick         ─┘
+//!  node event   ─┤                      ├─▶ order to launch, stop or connect a media node
+//!  tick         ─┘                      └─▶ record for webhook and CDR
 //! ```
 //!
 //! Time is passed in (`now_ms`, UTC milliseconds) and never read; randomness comes from the seed handed to [`Engine::new`].
@@ -16,9 +16,18 @@
 //! clients in [`crate::signaling`].
 #![forbid(unsafe_code)]
 
+mod cluster;
+mod cluster_link;
+mod cluster_ops;
+mod cluster_scaling;
+mod cluster_start;
+mod cluster_wait;
 mod config;
 mod nodes;
+mod orders;
+mod persist;
 mod placing;
+mod reconcile;
 mod removal;
 mod rest_ops;
 mod timers;
@@ -29,8 +38,16 @@ use std::net::IpAddr;
 use serde_json::Value;
 use sfu_core::control::proto::{self, NodeInfo, Notification};
 
-pub use config::{Coturn, EngineConfig, Limits};
-pub use nodes::{MediaNode, NoNode, Nodes, Placer};
+#[cfg(test)]
+pub(crate) use cluster::Machine;
+pub(crate) use cluster::Work;
+pub use cluster_link::SILENT_MS;
+pub(crate) use cluster_ops::{NewNode, Removed};
+pub(crate) use cluster_wait::Wish;
+pub use config::{Autoscaling, ClusterConfig, Coturn, EngineConfig, Limits};
+pub use nodes::{MediaNode, Nodes};
+pub use orders::{NodeNews, NodeOrder};
+pub use persist::{RestoreError, Row, RowKind, Saved};
 pub(crate) use removal::{participant_record, publication_record, subscription_record};
 pub(crate) use rest_ops::SignalEvent;
 pub use rest_ops::{ApiError, SignalRequest};
@@ -45,6 +62,8 @@ use crate::signaling::{Join, Peers, Pending};
 /// Something that happened outside.
 #[derive(Clone, Debug)]
 pub enum Input {
+    /// The server starts: its nodes are connected to, found and launched. At most once.
+    Start,
     /// An authenticated REST request.
     Rest {
         /// Names the request in [`Output::RestReply`].
@@ -103,6 +122,8 @@ pub enum Input {
         /// What.
         notification: Notification,
     },
+    /// What came of an order about a media node.
+    NodeNews(NodeNews),
     /// A deadline may have passed.
     Tick,
 }
@@ -146,6 +167,10 @@ pub enum Output {
         /// What to do there.
         ops: Vec<proto::Op>,
     },
+    /// Do something about a media node; [`Input::NodeNews`] follows.
+    Node(NodeOrder),
+    /// The nodes that the server starts with are there, or it cannot start without them. At most once.
+    Started(Result<(), String>),
     /// Write an event to the log, for webhook and CDR.
     Record(EventRecord),
 }
@@ -198,7 +223,8 @@ pub struct Engine {
     pub(crate) ids: IdGenerator,
     pub(crate) registry: Registry,
     pub(crate) nodes: Nodes,
-    pub(crate) placer: Box<dyn Placer + Send>,
+    pub(crate) placement: Placement,
+    pub(crate) work: Work,
     pub(crate) peers: Peers,
     pub(crate) timers: Timers,
     /// Who waits for the room of a session.
@@ -213,7 +239,7 @@ impl Engine {
     /// An engine without sessions and nodes. `seed` must be unpredictable: tokens are made from it.
     pub fn new(config: EngineConfig, seed: [u8; 32], now_ms: u64) -> Self {
         let mut timers = Timers::default();
-        let placer = Box::new(Placement::new(config.load_strategy));
+        let placement = Placement::new(config.load_strategy);
         if config.garbage_interval_ms > 0 {
             timers.set(now_ms + config.garbage_interval_ms, Timer::Garbage);
         }
@@ -223,7 +249,8 @@ impl Engine {
             ids: IdGenerator::from_seed(seed),
             registry: Registry::default(),
             nodes: Nodes::default(),
-            placer,
+            placement,
+            work: Work::default(),
             timers,
             opening: HashMap::new(),
             pending: HashMap::new(),
@@ -232,28 +259,25 @@ impl Engine {
         }
     }
 
-    /// Replaces the placement strategy.
-    pub fn set_placer(&mut self, placer: Box<dyn Placer + Send>) {
-        self.placer = placer;
-        self.nodes.all_changed();
-    }
-
     /// Takes one input and appends what is to be done. `now_ms`: UTC milliseconds, never going back by much.
     pub fn handle(&mut self, now_ms: u64, input: Input, out: &mut Vec<Output>) {
         match input {
             Input::Rest { reply, request } => {
-                let response = crate::rest::handle(self, now_ms, request, out);
-                out.push(Output::RestReply { reply, status: response.status, body: response.body });
+                if let Some(response) = crate::rest::handle(self, now_ms, reply, request, out) {
+                    out.push(Output::RestReply { reply, status: response.status, body: response.body });
+                }
             }
             Input::SocketOpened { client, remote_ip, .. } => self.on_socket_opened(now_ms, client, remote_ip),
             Input::SocketText { client, text } => self.on_socket_text(now_ms, client, &text, out),
             Input::SocketClosed { client, .. } => self.on_socket_closed(now_ms, client),
-            Input::NodeUp { node, info } => self.on_node_up(now_ms, node, info, out),
+            Input::NodeUp { node, info } => self.on_node_up(now_ms, &node, info, out),
             Input::NodeDown { node } => self.on_node_down(now_ms, &node, out),
             Input::NodeReply { token, result } => self.settle(now_ms, token, result, out),
             Input::NodeNotification { node, notification } => {
                 self.on_node_notification(now_ms, &node, notification);
             }
+            Input::Start => self.on_start(now_ms, out),
+            Input::NodeNews(news) => self.on_node_news(now_ms, news, out),
             Input::Tick => self.on_tick(now_ms, out),
         }
         self.evict_overflowed(now_ms, out);
@@ -269,14 +293,9 @@ impl Engine {
         &self.config
     }
 
-    /// Media nodes that were connected at least once.
+    /// Media nodes.
     pub fn nodes(&self) -> &Nodes {
         &self.nodes
-    }
-
-    /// Media nodes, for the owner of their life cycle.
-    pub fn nodes_mut(&mut self) -> &mut Nodes {
-        &mut self.nodes
     }
 
     /// All sessions by id.

@@ -2,7 +2,6 @@
 //!
 //! Exit codes: 0 after a clean end, 1 after a failure, 2 for a bad command line.
 
-mod child;
 mod cli;
 mod commands;
 mod surroundings;

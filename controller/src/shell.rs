@@ -2,15 +2,20 @@
 //!
 //! ```text
 //! http::Event ──┐                                     ┌─▶ oneshot of the REST request
-//! LinkEvent   ──┼─▶ Input ─▶ Engine::handle ─▶ Output ┼─▶ Outbox of the socket        never blocks: a full one is cut
-//! timer       ──┘          (now_ms read here)         ├─▶ Nodes::apply                never blocks: a full one is "lost"
-//!                                                     └─▶ EventLog                    never blocks: a full one drops
+//! fleet       ──┼─▶ Input ─▶ Engine::handle ─▶ Output ┼─▶ Outbox of the socket        never blocks: a full one is cut
+//! timer       ──┘          (now_ms read here)         ├─▶ Nodes::apply, order         never blocks: a full one is "lost"
+//!                                                     └─▶ event log in the store
 //! ```
 //!
+//! Outputs are held until what they tell is on disk ([`durable`]); inputs are taken meanwhile.
 //! Nothing here waits for anyone, so one slow client, node or webhook holds up nobody else.
+
+pub mod durable;
+mod metering;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
@@ -18,28 +23,30 @@ use sfu_core::control::proto::Op;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use crate::config::Config;
+use crate::autoscaler;
+use crate::config::{self, Config};
 use crate::engine::{
-    ApiError, Coturn, Engine, EngineConfig, Input, NodeError, Output, RestRequest, RestResponse,
+    ApiError, Autoscaling, ClusterConfig, Coturn, Engine, EngineConfig, Input, NodeError, NodeOrder, Output,
+    RestRequest, RestResponse,
 };
-use crate::events::EventLog;
+use crate::events::Sinks;
 use crate::http::{Event, Outbox, Shared};
 use crate::ids::{ClientId, NodeId, ReplyId, SessionId};
+use crate::metering::Meter;
 use crate::rest::info::ServerInfo;
 use crate::session::{ForcedVideoCodec, Reason};
+use crate::shell::durable::{Durable, Earlier};
 
 /// Inputs that may wait for the shell, per source; senders wait beyond that.
 pub const QUEUE_INPUTS_MAX: usize = 4096;
-/// How long the engine sleeps when it waits for nothing.
-const IDLE: Duration = Duration::from_secs(3600);
-/// Reconnection time of a node that is waited for without end, milliseconds: a year.
-const FOR_EVER_MS: u64 = 366 * 24 * 3600 * 1000;
 /// Waiting REST requests beyond which those given up are swept out.
 const REPLIES_SWEEP: usize = 1024;
 /// How long webhook and CDR may take for the last events.
 const EVENTS_DRAIN: Duration = Duration::from_secs(2);
 /// How long texts queued for clients may take when the server stops.
 const SOCKETS_DRAIN: Duration = Duration::from_millis(200);
+/// How long the disk may take for the last changes.
+const STORE_DRAIN: Duration = Duration::from_secs(5);
 
 /// UTC, milliseconds. The controller's only clock besides tokio's timers.
 #[expect(clippy::disallowed_methods, reason = "the shell is the clock adapter of the controller")]
@@ -56,8 +63,11 @@ pub trait Nodes: Send {
     /// The node has no connection or its queue is full; no reply follows.
     fn apply(&mut self, node: &NodeId, token: u64, room: String, ops: Vec<Op>) -> Result<(), NodeError>;
 
-    /// The server ends: nodes that live only for it shall end too.
-    fn stop(&mut self);
+    /// Carries out an order about a node. [`Input::NodeNews`] and link events follow.
+    fn order(&mut self, order: NodeOrder);
+
+    /// Whether [`NodeOrder::Discover`] can be carried out.
+    fn can_discover(&self) -> bool;
 }
 
 /// Validates and stores the properties of `POST /restart`, and arranges for the restart.
@@ -80,12 +90,15 @@ pub struct Shell {
     http: Arc<Shared>,
     info: ServerInfo,
     nodes: Box<dyn Nodes>,
-    log: EventLog,
+    durable: Durable,
+    sinks: Sinks,
+    meter: Meter,
     restart: Restart,
+    /// Whom to tell that the nodes of the start are there, or why not.
+    started: Option<oneshot::Sender<Result<(), String>>>,
     sockets: HashMap<ClientId, Outbox>,
     replies: HashMap<ReplyId, oneshot::Sender<RestResponse>>,
     next_reply: u64,
-    out: Vec<Output>,
 }
 
 impl Shell {
@@ -94,21 +107,27 @@ impl Shell {
         http: Arc<Shared>,
         info: ServerInfo,
         nodes: Box<dyn Nodes>,
-        log: EventLog,
+        (durable, sinks): (Durable, Sinks),
         restart: Restart,
     ) -> Self {
-        let engine = Engine::new(engine_config(&http.config), rand::random(), now_ms());
+        let mut config = engine_config(&http.config, &info.cluster_id);
+        config.cluster.discovers = nodes.can_discover();
+        let now = now_ms();
+        let engine = Engine::new(config, rand::random(), now);
+        let meter = Meter::new(metering::config(&http.config, &info.cluster_id), now);
         Self {
             engine,
             http,
             info,
             nodes,
-            log,
+            durable,
+            sinks,
+            meter,
             restart,
+            started: None,
             sockets: HashMap::new(),
             replies: HashMap::new(),
             next_reply: 0,
-            out: Vec::new(),
         }
     }
 
@@ -117,17 +136,38 @@ impl Shell {
         &mut self.engine
     }
 
+    /// Whom to tell, once, that the nodes the server starts with are there, or why it cannot start.
+    pub fn tell_started(&mut self, whom: oneshot::Sender<Result<(), String>>) {
+        self.started = Some(whom);
+    }
+
+    /// Goes on with what an earlier life of the server left. Before [`Shell::run`].
+    ///
+    /// # Errors
+    /// A row that this version cannot read.
+    pub fn restore(&mut self, earlier: &Earlier) -> anyhow::Result<()> {
+        let (now, mut out) = (now_ms(), Vec::new());
+        self.engine.restore(now, &earlier.engine, &mut out)?;
+        self.meter.restore(&earlier.usage)?;
+        self.meter.connected(now, metering::master(&self.http.config));
+        self.hold(out);
+        Ok(())
+    }
+
     /// Runs until told to stop; then closes every session and waits shortly for the last events and texts.
     pub async fn run(mut self, mut inputs: Inputs) {
+        self.feed(Input::Start);
         loop {
             let deadline = self.deadline();
+            let room = self.durable.has_room();
             tokio::select! {
-                event = inputs.http.recv() => match event {
+                () = self.durable.progress() => self.release(),
+                event = inputs.http.recv(), if room => match event {
                     Some(event) => self.on_event(event),
                     None => break,
                 },
-                Some(input) = inputs.engine.recv() => self.feed(input),
-                () = tokio::time::sleep_until(deadline) => self.feed(Input::Tick),
+                Some(input) = inputs.engine.recv(), if room => self.feed(input),
+                () = tokio::time::sleep_until(deadline), if room => self.feed(Input::Tick),
                 _ = inputs.stop.wait_for(|stopped| *stopped) => break,
             }
         }
@@ -136,9 +176,9 @@ impl Shell {
 
     /// When the engine wants to be woken.
     fn deadline(&self) -> Instant {
-        let wait =
-            self.engine.next_timeout().map_or(IDLE, |at| Duration::from_millis(at.saturating_sub(now_ms())));
-        tokio::time::sleep(wait.min(IDLE)).deadline()
+        let heartbeat = self.meter.next_timeout();
+        let at = self.engine.next_timeout().map_or(heartbeat, |at| at.min(heartbeat));
+        tokio::time::sleep(Duration::from_millis(at.saturating_sub(now_ms()))).deadline()
     }
 
     fn on_event(&mut self, event: Event) {
@@ -184,14 +224,29 @@ impl Shell {
             let answer = done.map(|()| RestResponse { status: 200, body: None });
             return Some(answer.unwrap_or_else(|error| crate::rest::refusal(error, "restart", now)));
         }
-        crate::rest::info::answer(&self.http.config, &self.info, request, now)
+        let usage = crate::rest::usage::answer(&self.meter, request, now);
+        usage.or_else(|| crate::rest::info::answer(&self.http.config, &self.info, request, now))
     }
 
     /// One input, and all that follows from it.
     fn feed(&mut self, input: Input) {
-        let mut out = std::mem::take(&mut self.out);
-        self.engine.handle(now_ms(), input, &mut out);
-        self.carry_out(out);
+        let (now, mut out) = (now_ms(), Vec::new());
+        metering::observe(&mut self.meter, now, &input);
+        self.engine.handle(now, input, &mut out);
+        self.hold(out);
+    }
+
+    /// Keeps outputs until what they tell is on disk.
+    fn hold(&mut self, out: Vec<Output>) {
+        self.durable.hold(self.engine.take_rows(), self.meter.take_rows(), out);
+        self.release();
+    }
+
+    /// Carries out what may leave now.
+    fn release(&mut self) {
+        while let Some(out) = self.durable.release() {
+            self.carry_out(out);
+        }
         self.count();
     }
 
@@ -201,19 +256,18 @@ impl Shell {
         let gauge = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
         metrics.sessions.set(gauge(self.engine.session_count()));
         metrics.rest_waiting.set(gauge(self.replies.len()));
-        metrics.events_dropped.set(i64::try_from(self.log.dropped()).unwrap_or(i64::MAX));
+        let sinks = self.sinks.counters();
+        let lost = sinks.webhook_lost.load(Ordering::Relaxed) + sinks.missed.load(Ordering::Relaxed);
+        metrics.events_dropped.set(i64::try_from(lost).unwrap_or(i64::MAX));
+        self.durable.count(&metrics.store);
     }
 
-    fn carry_out(&mut self, mut out: Vec<Output>) {
-        let mut failed = Vec::new();
-        for output in out.drain(..) {
-            if let Some(input) = self.carry_out_one(output) {
-                failed.push(input);
-            }
-        }
-        self.out = out;
+    fn carry_out(&mut self, out: Vec<Output>) {
+        let failed: Vec<Input> = out.into_iter().filter_map(|output| self.carry_out_one(output)).collect();
         for input in failed {
-            self.feed(input);
+            let mut out = Vec::new();
+            self.engine.handle(now_ms(), input, &mut out);
+            self.durable.hold(self.engine.take_rows(), Vec::new(), out);
         }
     }
 
@@ -241,7 +295,13 @@ impl Shell {
                 let queued = self.nodes.apply(&node, token, room, ops);
                 return queued.err().map(|error| Input::NodeReply { token, result: Err(error) });
             }
-            Output::Record(record) => self.log.append(&record),
+            Output::Node(order) => self.nodes.order(order),
+            Output::Started(result) => {
+                if let Some(started) = self.started.take() {
+                    let _ = started.send(result);
+                }
+            }
+            Output::Record(_) => unreachable!("records go with what caused them"),
         }
         None
     }
@@ -257,18 +317,28 @@ impl Shell {
             if let Err(error) = closed {
                 tracing::debug!(session = %id, %error, "already gone");
             }
-            self.carry_out(out);
+            self.hold(out);
         }
+        self.meter.stop(now_ms());
+        self.hold(Vec::new());
         drop(inputs);
-        self.nodes.stop();
+        let stored = async {
+            while !self.durable.is_idle() {
+                self.durable.progress().await;
+                self.release();
+            }
+        };
+        if tokio::time::timeout(STORE_DRAIN, stored).await.is_err() {
+            tracing::error!("the last changes are not on disk");
+        }
         self.sockets.clear();
         tokio::time::sleep(SOCKETS_DRAIN).await;
-        self.log.finish(EVENTS_DRAIN).await;
+        self.sinks.finish(EVENTS_DRAIN).await;
     }
 }
 
-/// The engine's part of the configuration.
-pub fn engine_config(config: &Config) -> EngineConfig {
+/// The engine's part of the configuration. `cluster_id`: name of the cluster, made up if none is configured.
+pub fn engine_config(config: &Config, cluster_id: &str) -> EngineConfig {
     let seconds = |s: u64| s.saturating_mul(1000);
     EngineConfig {
         version: crate::config::OPENVIDU_VERSION.to_owned(),
@@ -288,9 +358,35 @@ pub fn engine_config(config: &Config) -> EngineConfig {
         }),
         garbage_interval_ms: seconds(config.sessions.garbage_interval_s),
         garbage_threshold_ms: seconds(config.sessions.garbage_threshold_s),
-        node_reconnection_ms: config.cluster.reconnection_timeout_s.map_or(FOR_EVER_MS, seconds),
+        node_reconnection_ms: config.cluster.reconnection_timeout_s.map(seconds),
+        cluster: cluster_config(&config.cluster, cluster_id),
         load_strategy: config.cluster.load_strategy,
         ..EngineConfig::default()
+    }
+}
+
+fn cluster_config(cluster: &config::Cluster, id: &str) -> ClusterConfig {
+    let scaling = &cluster.autoscaling;
+    let launches = cluster.launches();
+    let wanted = if scaling.enabled { scaling.min_nodes } else { cluster.media_nodes };
+    let autoscaling = Autoscaling {
+        limits: autoscaler::Limits {
+            max_nodes: scaling.max_nodes,
+            min_nodes: scaling.min_nodes,
+            max_avg_load: scaling.max_load,
+            min_avg_load: scaling.min_load,
+        },
+        interval_ms: scaling.interval_s.max(1).saturating_mul(1000),
+    };
+    ClusterConfig {
+        id: id.to_owned(),
+        launches,
+        joins: cluster.joins(),
+        // What is no URI was refused at the start.
+        join_at_start: cluster.uris_at_start().iter().filter_map(|uri| uri.parse().ok()).collect(),
+        nodes_at_start: (launches && cluster.is_auto()).then_some(wanted),
+        autoscaling: scaling.enabled.then_some(autoscaling),
+        ..ClusterConfig::default()
     }
 }
 
@@ -313,7 +409,11 @@ mod tests {
             Err(NodeError::lost("no nodes in this test"))
         }
 
-        fn stop(&mut self) {}
+        fn order(&mut self, _: NodeOrder) {}
+
+        fn can_discover(&self) -> bool {
+            false
+        }
     }
 
     fn shell() -> (Shell, Inputs, mpsc::Sender<Event>, watch::Sender<bool>) {
@@ -321,10 +421,11 @@ mod tests {
         let config = Arc::new(Config::load(&around).unwrap());
         let info = ServerInfo { start_ms: 1, restarts: 0, last_restart_ms: 1, cluster_id: "c".into() };
         let restart: Restart = Box::new(|body| crate::rest::restart::properties(body).map(drop));
-        let log = EventLog::start(&config, 0).unwrap();
+        let store = Arc::new(crate::store::MemoryStore::default());
+        let (durable, sinks, _) = Durable::open(store, &config, 0).unwrap();
         let (http_in, http) = mpsc::channel(8);
         let shared = Arc::new(Shared::new(config, http_in.clone()));
-        let shell = Shell::new(shared, info, Box::new(NoNodes), log, restart);
+        let shell = Shell::new(shared, info, Box::new(NoNodes), (durable, sinks), restart);
         let (stop_in, stop) = watch::channel(false);
         (shell, Inputs { http, engine: mpsc::channel(1).1, stop }, http_in, stop_in)
     }

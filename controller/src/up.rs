@@ -1,39 +1,33 @@
 //! The server: adapters started around the shell, and everything ended again in order.
 //!
 //! ```text
-//! start: data directory ─▶ certificate ─▶ port ─▶ event log ─▶ shell ─▶ links ─▶ media node ─▶ start-up lines
-//! end:   no new connections ─▶ sessions end, clients and webhook hear of it ─▶ media node ─▶ process
+//! start: data directory ─▶ certificate ─▶ port ─▶ event log ─▶ fleet ─▶ shell ─▶ media nodes ─▶ start-up lines
+//! end:   no new connections ─▶ sessions end, clients and webhook hear of it ─▶ media nodes that are children ─▶ process
 //! ```
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use controller::config::{Config, ConfigError, Secret, Surroundings};
-use controller::engine::{ApiError, Input, NodeError};
-use controller::events::EventLog;
+use controller::cluster::NodeUri;
+use controller::config::{Config, ConfigError, Media, ON_PREMISE, PROCESS, Secret, Surroundings};
+use controller::engine::ApiError;
+use controller::fleet::Fleet;
 use controller::http::{Server, Shared, tls};
-use controller::ids::NodeId;
-use controller::node_link::{LinkConfig, LinkEvent, NodeLinks, NodeUri};
+use controller::launcher::Launcher;
+use controller::launcher::on_premise::OnPremise;
+use controller::launcher::process::{ProcessConfig, ProcessLauncher};
+use controller::launcher::script::{ScriptLauncher, ScriptTimeouts};
+use controller::node_link::LinkConfig;
 use controller::rest::{info::ServerInfo, restart};
+use controller::shell::durable::Durable;
 use controller::shell::{self, Inputs, QUEUE_INPUTS_MAX, Shell};
-use controller::store::{Identity, Restarts, Store};
+use controller::store::{Directory, Identity, RedbStore, Restarts};
 use serde_json::Value;
-use sfu_core::control::proto::{NodeInfo, Op};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
-
-use crate::child::Child;
-
-/// What to run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Mode {
-    /// Controller and a media node as a child process.
-    Everything,
-    /// Controller.
-    ControllerOnly,
-}
 
 /// Why the server ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,22 +38,19 @@ pub(crate) enum End {
     Restart,
 }
 
-/// How long the media node may take to come up before the start-up lines are printed without it.
-const NODE_START: Duration = Duration::from_secs(10);
+/// How long media nodes may take to come up before the start-up lines are printed without them.
+const NODES_START: Duration = Duration::from_secs(10);
 /// How long the adapters may take to end.
 const ADAPTERS_END: Duration = Duration::from_secs(3);
 /// Pause between the answer to `POST /restart` and the end, so that the answer gets out.
 const RESTART_PAUSE: Duration = Duration::from_millis(200);
 
 /// Runs the server until a signal or a restart.
-pub(crate) async fn run(
-    config: Config,
-    restarts: Restarts,
-    around: Surroundings,
-    mode: Mode,
-) -> anyhow::Result<End> {
-    let store = Arc::new(Store::open(&config.data_dir)?);
-    let identity = store.identity()?;
+pub(crate) async fn run(config: Config, restarts: Restarts, around: Surroundings) -> anyhow::Result<End> {
+    let directory = Arc::new(Directory::open(&config.data_dir)?);
+    let identity = directory.identity()?;
+    let secret = config.cluster.secret.clone().unwrap_or_else(|| Secret::new(&identity.cluster_secret));
+    check_uris(&config)?;
     let config = Arc::new(config);
     let start_ms = shell::now_ms();
     let (http_events, http_queue) = mpsc::channel(QUEUE_INPUTS_MAX);
@@ -67,46 +58,58 @@ pub(crate) async fn run(
     let tls = tls::acceptor(&config, start_ms / 1000)?;
     let bind = || format!("cannot listen on {}", config.listen);
     let server = Server::bind(shared.clone(), tls, shell::now_ms).await.with_context(bind)?;
-    let log = EventLog::start(&config, start_ms)?;
+    let store = Arc::new(RedbStore::open(&directory.database())?);
+    let (durable, sinks, earlier) = Durable::open(store, &config, start_ms)?;
 
     let (stop, stopped) = watch::channel(false);
     let (engine_in, engine_queue) = mpsc::channel(QUEUE_INPUTS_MAX);
-    let (link_events, link_queue) = mpsc::channel(QUEUE_INPUTS_MAX);
     let (restart_asked, mut restart_wanted) = mpsc::channel(1);
     let info = server_info(&config, &restarts, &identity, start_ms);
-    let restart = restart_handler(store.clone(), restarts, around, restart_asked);
-    let nodes = nodes(&config, &identity, mode, link_events).await?;
-    let shell = Shell::new(shared, info, Box::new(nodes.links), log, restart);
+    let restart = restart_handler(directory, restarts, around, restart_asked);
+    let nodes = Nodes::of(&config, &secret)?;
+    let fleet = Fleet::new(link_config(&config, &secret), nodes.launcher(), engine_in);
+    let mut shell = Shell::new(shared, info, Box::new(fleet), (durable, sinks), restart);
+    shell.restore(&earlier)?;
+    let (tell_started, started) = oneshot::channel();
+    shell.tell_started(tell_started);
     let inputs = Inputs { http: http_queue, engine: engine_queue, stop: stopped.clone() };
 
-    let (first_up, up) = oneshot::channel();
-    let forwarding = tokio::spawn(forward(link_queue, engine_in, first_up));
     let serving = tokio::spawn(server.run(stopped));
     let deciding = tokio::spawn(shell.run(inputs));
-    let node =
-        if mode == Mode::Everything { timeout(NODE_START, up).await.ok().and_then(Result::ok) } else { None };
-    print_start(&config, node.as_deref(), mode);
-
     let end = tokio::select! {
-        end = signals() => end?,
+        end = signals() => end,
         Some(()) = restart_wanted.recv() => {
             tokio::time::sleep(RESTART_PAUSE).await;
-            End::Restart
+            Ok(End::Restart)
         }
+        reason = start_fails(&config, started) => Err(anyhow::Error::msg(reason)),
     };
-    if let Some(child) = &nodes.child {
-        child.expect_end();
-    }
     stop.send_replace(true);
     let adapters = async { tokio::join!(deciding, serving) };
     if timeout(ADAPTERS_END, adapters).await.is_err() {
         tracing::warn!("connections were still open at the end");
     }
-    forwarding.abort();
-    if let Some(child) = nodes.child {
-        child.stop().await;
+    if let Nodes::Children(launcher) = nodes {
+        launcher.stop_all().await;
     }
-    Ok(end)
+    end
+}
+
+/// Prints the start-up lines when the nodes are there, or have taken long. Returns only when the server cannot start, and
+/// why.
+async fn start_fails(config: &Config, mut started: oneshot::Receiver<Result<(), String>>) -> String {
+    let in_time = timeout(NODES_START, &mut started).await;
+    if !matches!(in_time, Ok(Ok(Err(_)))) {
+        print_start(config, in_time.is_ok());
+    }
+    let outcome = match in_time {
+        Ok(outcome) => outcome,
+        Err(_) => started.await,
+    };
+    match outcome {
+        Ok(Err(reason)) => reason,
+        _ => std::future::pending().await,
+    }
 }
 
 /// Until SIGINT or SIGTERM.
@@ -120,95 +123,74 @@ async fn signals() -> anyhow::Result<End> {
     Ok(End::Stopped)
 }
 
-struct NodeSet {
-    links: Links,
-    child: Option<Child>,
+/// Who starts and stops media nodes in the configured environment.
+enum Nodes {
+    /// Children, which end with us.
+    Children(Arc<ProcessLauncher>),
+    /// Machines, which go on without us.
+    Others(Arc<dyn Launcher>),
 }
 
-/// Starts the child where there is one, and links to every node.
-async fn nodes(
-    config: &Config,
-    identity: &Identity,
-    mode: Mode,
-    events: mpsc::Sender<LinkEvent>,
-) -> anyhow::Result<NodeSet> {
-    let secret = config.cluster.secret.clone().unwrap_or_else(|| Secret::new(&identity.cluster_secret));
+impl Nodes {
+    fn of(config: &Config, secret: &Secret) -> anyhow::Result<Self> {
+        let cluster = &config.cluster;
+        let scripts = || {
+            let directory = Path::new(&cluster.path).join(&cluster.environment);
+            ScriptLauncher::new(directory, ScriptTimeouts::default())
+        };
+        Ok(match cluster.environment.as_str() {
+            PROCESS => {
+                let media = &config.media;
+                let own = ProcessConfig::own_node(environment(media, secret), (media.port, cores(media)));
+                Self::Children(Arc::new(ProcessLauncher::new(own.context("own path")?)))
+            }
+            ON_PREMISE => Self::Others(Arc::new(OnPremise::new(scripts()))),
+            name => {
+                let scripts = scripts();
+                scripts.check().with_context(|| format!("OPENVIDU_PRO_CLUSTER_ENVIRONMENT = {name}"))?;
+                Self::Others(Arc::new(scripts))
+            }
+        })
+    }
+
+    fn launcher(&self) -> Arc<dyn Launcher> {
+        match self {
+            Self::Children(launcher) => launcher.clone(),
+            Self::Others(launcher) => launcher.clone(),
+        }
+    }
+}
+
+/// What a media node needs to know; not on its command line, which everybody may read.
+fn environment(media: &Media, secret: &Secret) -> Vec<(String, String)> {
+    [
+        ("WEIR_CLUSTER_SECRET", secret.expose().to_owned()),
+        ("WEIR_MEDIA_ADDRESSES", media.addresses.clone()),
+        ("WEIR_CORES", media.cores.clone()),
+        ("WEIR_REACTOR", media.reactor.clone()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .to_vec()
+}
+
+/// How many UDP ports a child takes: one for each core.
+fn cores(media: &Media) -> u16 {
+    let all = || std::thread::available_parallelism().map_or(1, |n| n.get() as u16);
+    media.cores.parse().unwrap_or_else(|_| all())
+}
+
+/// Every URI that the server cannot start without must be one.
+fn check_uris(config: &Config) -> anyhow::Result<()> {
+    for uri in config.cluster.uris_at_start() {
+        uri.parse::<NodeUri>().with_context(|| format!("KMS_URIS: {uri}"))?;
+    }
+    Ok(())
+}
+
+fn link_config(config: &Config, secret: &Secret) -> LinkConfig {
     let mut link = LinkConfig::new(secret.expose());
     link.load_interval = Duration::from_secs(config.cluster.load_interval_s);
-    let mut links = NodeLinks::new(link, events);
-    for uri in &config.cluster.kms_uris {
-        let parsed: NodeUri = uri.parse().with_context(|| format!("KMS_URIS: {uri}"))?;
-        links.connect(NodeId::from(node_name(uri)), parsed);
-    }
-    if mode == Mode::ControllerOnly {
-        return Ok(NodeSet { links: Links { links, child: None }, child: None });
-    }
-    let child = Child::start(config, &secret).await?;
-    let node = NodeId::from("media_local");
-    links.connect(node.clone(), child.uri());
-    Ok(NodeSet { links: Links { links, child: Some(node) }, child: Some(child) })
-}
-
-/// A node id that stays the same over restarts of the controller.
-fn node_name(uri: &str) -> String {
-    let plain: String = uri.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
-    format!("media_{}", plain.trim_start_matches("wss___").trim_start_matches("ws___"))
-}
-
-/// The links as the shell uses them.
-struct Links {
-    links: NodeLinks,
-    /// The child process, which ends with us; other nodes go on.
-    child: Option<NodeId>,
-}
-
-impl shell::Nodes for Links {
-    fn apply(&mut self, node: &NodeId, token: u64, room: String, ops: Vec<Op>) -> Result<(), NodeError> {
-        self.links.apply(node, token, room, ops)
-    }
-
-    fn stop(&mut self) {
-        if let Some(error) = self.child.as_ref().and_then(|child| self.links.shutdown(child).err()) {
-            tracing::debug!(%error, "the media node was not asked to end");
-        }
-    }
-}
-
-/// Turns what happens on links into inputs; tells of the first node that comes up.
-async fn forward(
-    mut events: mpsc::Receiver<LinkEvent>,
-    engine: mpsc::Sender<Input>,
-    first_up: oneshot::Sender<Box<NodeInfo>>,
-) {
-    let mut first_up = Some(first_up);
-    while let Some(event) = events.recv().await {
-        let input = match event {
-            LinkEvent::Up { node, info } => {
-                let told = first_up.take().map(|first| (first, info.clone()));
-                let sent = engine.send(Input::NodeUp { node, info: *info }).await;
-                if let Some((first, info)) = told {
-                    // Nobody may be waiting any more.
-                    let _ = first.send(info);
-                }
-                if sent.is_err() {
-                    return;
-                }
-                continue;
-            }
-            LinkEvent::Down { node } => Input::NodeDown { node },
-            LinkEvent::Reply { token, result } => Input::NodeReply { token, result },
-            LinkEvent::Notification { node, notification } => Input::NodeNotification { node, notification },
-            LinkEvent::Unreachable { node, attempt, reason } => {
-                if attempt.is_power_of_two() {
-                    tracing::info!(%node, attempt, reason, "media node cannot be reached");
-                }
-                continue;
-            }
-        };
-        if engine.send(input).await.is_err() {
-            return;
-        }
-    }
+    link
 }
 
 fn server_info(config: &Config, restarts: &Restarts, identity: &Identity, start_ms: u64) -> ServerInfo {
@@ -222,7 +204,7 @@ fn server_info(config: &Config, restarts: &Restarts, identity: &Identity, start_
 
 /// Checks the new properties as a start would, keeps them, and asks for the restart.
 fn restart_handler(
-    store: Arc<Store>,
+    directory: Arc<Directory>,
     mut restarts: Restarts,
     around: Surroundings,
     asked: mpsc::Sender<()>,
@@ -236,7 +218,7 @@ fn restart_handler(
         let mut around = around.clone();
         around.restarted = Some(("POST /restart".into(), next.properties.clone()));
         Config::load(&around).map_err(|ConfigError(errors)| ApiError::with(400, errors.join("; ")))?;
-        store.save_restarts(&next).map_err(|error| ApiError::with(500, error.to_string()))?;
+        directory.save_restarts(&next).map_err(|error| ApiError::with(500, error.to_string()))?;
         restarts = next;
         // A restart that was asked for before is under way.
         let _ = asked.try_send(());
@@ -245,7 +227,7 @@ fn restart_handler(
 }
 
 /// What the operator needs to know, in a few lines.
-fn print_start(config: &Config, node: Option<&NodeInfo>, mode: Mode) {
+fn print_start(config: &Config, nodes_up: bool) {
     let url = config.public.http();
     println!("Weir {}", env!("CARGO_PKG_VERSION"));
     println!("  page      {url}/");
@@ -257,28 +239,24 @@ fn print_start(config: &Config, node: Option<&NodeInfo>, mode: Mode) {
         format!("your own, from {}", origin.unwrap_or_default())
     };
     println!("  secret    {secret}");
-    match (mode, node) {
-        (Mode::ControllerOnly, _) => {
-            println!("  nodes     {} named by KMS_URIS", config.cluster.kms_uris.len())
-        }
-        (Mode::Everything, Some(info)) => println!("  media     {}", media_line(info)),
-        (Mode::Everything, None) => println!("  media     the media node is not up yet; see the log"),
-    }
+    println!("  media     {}", media_line(config, nodes_up));
     println!("  data      {}", config.data_dir.display());
     println!("  stop      Ctrl-C");
 }
 
-fn media_line(info: &NodeInfo) -> String {
-    let cores = info.cores.len();
-    let mut places: Vec<String> = Vec::new();
-    for candidate in info.cores.iter().flat_map(|core| &core.candidates) {
-        let address = candidate.address.to_string();
-        if !places.contains(&address) {
-            places.push(address);
-        }
+fn media_line(config: &Config, nodes_up: bool) -> String {
+    let (cluster, media) = (&config.cluster, &config.media);
+    let named = cluster.uris_at_start().len();
+    if !nodes_up {
+        return "the media nodes are not all up yet; see the log".to_owned();
     }
-    let ports = info.cores.iter().flat_map(|core| core.candidates.iter().map(|c| c.port));
-    let (low, high) = ports.fold((u16::MAX, 0), |(low, high), port| (low.min(port), high.max(port)));
-    let plural = if cores == 1 { "" } else { "s" };
-    format!("{} on {cores} core{plural}, UDP {low}-{high} at {}", info.reactor, places.join(", "))
+    match cluster.environment.as_str() {
+        PROCESS if cluster.is_auto() => {
+            let port =
+                if media.port == 0 { "any UDP port".into() } else { format!("UDP {} and up", media.port) };
+            format!("on this machine, {port} at {}", media.addresses)
+        }
+        ON_PREMISE | PROCESS => format!("{named} media nodes named by KMS_URIS"),
+        name => format!("media nodes of environment {name}"),
+    }
 }

@@ -1,14 +1,14 @@
 //! The layer rules of the controller, read off its sources.
 //!
 //! ```text
-//! 8  main  up  child  commands  cli  surroundings     the binary
-//! 7  shell                                            owns the state, reads the clock
+//! 8  main  up  commands  cli  surroundings            the binary
+//! 7  shell  fleet                                     owns the state, reads the clock; the media nodes outside
 //! 6  http  store  launcher  node_link  events         I/O: never each other
-//! 5  private_file                                     what two of them share
+//! 5  private_file  log                                what two of them share
 //! 4  simulate                                         the pure cores on a virtual clock
 //! 3  engine  signaling  rest                          one state machine in three parts
 //! 2  session  autoscaler
-//! 1  sdp  cluster  placement
+//! 1  sdp  cluster  placement  metering
 //! 0  ids  date  config
 //! ```
 
@@ -27,6 +27,7 @@ const RULES: Rules<'_> = Rules {
         ("sdp", 1),
         ("cluster", 1),
         ("placement", 1),
+        ("metering", 1),
         ("session", 2),
         ("autoscaler", 2),
         ("engine", 3),
@@ -34,16 +35,17 @@ const RULES: Rules<'_> = Rules {
         ("rest", 3),
         ("simulate", 4),
         ("private_file", 5),
+        ("log", 5),
         ("http", 6),
         ("store", 6),
         ("launcher", 6),
         ("node_link", 6),
         ("events", 6),
         ("shell", 7),
+        ("fleet", 7),
         ("lib", 7),
         ("main", 8),
         ("up", 8),
-        ("child", 8),
         ("commands", 8),
         ("cli", 8),
         ("surroundings", 8),
@@ -53,7 +55,7 @@ const RULES: Rules<'_> = Rules {
         ("engine", "rest", "and requests to rest"),
         ("signaling", "engine", "methods of the one state, kept by topic"),
         ("rest", "engine", "the same"),
-        ("up", "child", "parts of the binary"),
+        ("fleet", "shell", "it is the shell's way to the media nodes"),
         ("commands", "cli", "parts of the binary"),
         ("commands", "surroundings", "parts of the binary"),
         ("commands", "up", "parts of the binary"),

@@ -495,6 +495,65 @@ async fn the_page_may_join_where_the_demo_is_on() {
                 "no simple cross-origin POST"
             );
             assert_eq!(ask("application/json", "{}").await.status(), 400);
+            for (name, value, status) in [
+                ("host", "rebound.example", 403),
+                ("origin", "http://evil.example", 403),
+                ("origin", "null", 403),
+                ("origin", "http://localhost:1", 200),
+                ("host", "127.0.0.1:1", 200),
+            ] {
+                let mut request =
+                    request(Method::POST, "/demo/token", None, "{\"session\":\"room\"}".to_owned());
+                request.headers_mut().insert("content-type", "application/json".parse().unwrap());
+                request.headers_mut().insert(name, value.parse().unwrap());
+                assert_eq!(send(running.port, request).await.status(), status, "{name}: {value}");
+            }
         }
     }
+}
+
+/// Clients that send nothing, half a head, half a body, or a byte now and then do not hold their connection for long.
+#[tokio::test]
+async fn slow_clients_lose_their_connection() {
+    let (running, _shell) = start_echo("slow").await;
+    let half_body = format!(
+        "POST /openvidu/api/sessions HTTP/1.1\r\nhost: localhost\r\nauthorization: {}\r\n\
+         content-type: application/json\r\ncontent-length: 100\r\n\r\n{{",
+        basic("MY_SECRET")
+    );
+    let (head_limit, body_limit) = (controller::http::HEAD_TIMEOUT, controller::http::BODY_TIMEOUT);
+    let table: [(&str, &str, bool, Duration, &str); 4] = [
+        ("silent", "", false, head_limit, ""),
+        ("half a head", "GET /openvidu/api/config HTTP/1.1\r\nhost: loc", false, head_limit, ""),
+        ("a drip", "GET /openvidu/api/config HTTP/1.1\r\nx: ", true, head_limit, ""),
+        ("half a body", &half_body, false, body_limit, "HTTP/1.1 408"),
+    ];
+    let held = table.map(|(name, text, drips, limit, answer)| {
+        let port = running.port;
+        async move {
+            let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+            stream.write_all(text.as_bytes()).await.unwrap();
+            let (mut reader, mut writer) = stream.into_split();
+            let dripping = tokio::spawn(async move {
+                while drips && writer.write_all(b"x").await.is_ok() {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+                // Kept open: the server shall close it, not we.
+                std::future::pending::<()>().await;
+                drop(writer);
+            });
+            let mut got = Vec::new();
+            // A reset is an end as good as any.
+            let _ = tokio::time::timeout(limit + Duration::from_secs(8), reader.read_to_end(&mut got))
+                .await
+                .unwrap_or_else(|_| panic!("{name}: the connection is still open"));
+            dripping.abort();
+            let got = String::from_utf8_lossy(&got);
+            assert!(got.starts_with(answer), "{name}: {got}");
+        }
+    });
+    futures_util::future::join_all(held).await;
+    let good = basic("MY_SECRET");
+    let answer = send(running.port, request(Method::GET, "/openvidu/api/sessions", Some(&good), "")).await;
+    assert_eq!(answer.status(), 200, "others are served meanwhile and after");
 }

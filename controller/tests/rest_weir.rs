@@ -2,112 +2,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up may panic")]
 
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
-use std::time::Duration;
+mod common;
 
-use rustix::process::{Pid, Signal, kill_process};
+use std::io::Read as _;
+use std::process::Output;
 
-/// Long enough for a debug build on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-struct Weir {
-    process: Child,
-    port: u16,
-    dir: PathBuf,
-}
-
-impl Drop for Weir {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-        let _ = std::fs::remove_dir_all(&self.dir);
-    }
-}
-
-fn command(dir: &PathBuf) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
-    command.current_dir(std::env::temp_dir()).env_clear().env("WEIR_DATA_DIR", dir);
-    command
-}
+use common::{Weir, children, command, directory, get, healthy, kill, lives, until};
+use rustix::process::Signal;
 
 fn start(name: &str) -> Weir {
-    let dir = std::env::temp_dir().join(format!("weir-bin-{name}-{}", std::process::id()));
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let process = command(&dir)
-        .args([
-            "--listen",
-            &format!("127.0.0.1:{port}"),
-            "--media-port",
-            "0",
-            "--media-addresses",
-            "127.0.0.1",
-        ])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    Weir { process, port, dir }
-}
-
-/// Status and body of a GET; `None` while nobody listens.
-fn get(port: u16, path: &str) -> Option<(u16, String)> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    stream.set_read_timeout(Some(PATIENCE)).ok()?;
-    // OPENVIDUAPP:MY_SECRET
-    let auth = "Basic T1BFTlZJRFVBUFA6TVlfU0VDUkVU";
-    let head = format!(
-        "GET {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: {auth}\r\nconnection: close\r\n\r\n"
-    );
-    stream.write_all(head.as_bytes()).ok()?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text).ok()?;
-    let status = text.split(' ').nth(1)?.parse().ok()?;
-    Some((status, text.split_once("\r\n\r\n")?.1.to_owned()))
-}
-
-/// Waits until `ready` gives a value.
-fn until<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
-    let step = Duration::from_millis(50);
-    for _ in 0..(PATIENCE.as_millis() / step.as_millis()) {
-        if let Some(value) = ready() {
-            return value;
-        }
-        pause(step);
-    }
-    panic!("not within {PATIENCE:?}: {what}");
-}
-
-/// Blocks for a while; the lint is for the product.
-#[expect(clippy::disallowed_methods, reason = "a test may wait")]
-fn pause(time: Duration) {
-    std::thread::sleep(time);
-}
-
-fn healthy(port: u16) -> Option<()> {
-    get(port, "/openvidu/api/health").filter(|(status, _)| *status == 200).map(drop)
-}
-
-/// Process ids of the children that are not zombies.
-fn children(parent: u32) -> Vec<i32> {
-    let entries = std::fs::read_dir("/proc").unwrap().flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    let is_child = |pid: &i32| {
-        let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
-        let Some((_, rest)) = stat.rsplit_once(") ") else { return false };
-        let mut fields = rest.split(' ');
-        fields.next() != Some("Z") && fields.next() == Some(parent.to_string().as_str())
-    };
-    pids.filter(is_child).collect()
-}
-
-fn lives(pid: i32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
-}
-
-fn kill(pid: i32, signal: Signal) {
-    kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
+    common::start(name, &["--media-port", "0", "--media-addresses", "127.0.0.1"], &[])
 }
 
 #[test]
@@ -148,8 +52,7 @@ fn a_killed_parent_leaves_no_child() {
 }
 
 fn run(name: &str, arguments: &[&str], vars: &[(&str, &str)]) -> Output {
-    let dir = std::env::temp_dir().join(format!("weir-bin-{name}-{}", std::process::id()));
-    command(&dir).args(arguments).envs(vars.iter().copied()).output().unwrap()
+    command(&directory(name)).args(arguments).envs(vars.iter().copied()).output().unwrap()
 }
 
 #[test]

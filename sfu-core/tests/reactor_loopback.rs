@@ -253,8 +253,7 @@ fn sleeps_when_idle(choice: ReactorChoice) {
     std::thread::sleep(Duration::from_millis(1000));
     let report = shard.report();
     assert!(report.turns < 40, "{} turns", report.turns);
-    let share = report.total.busy.as_secs_f64() / report.total.wall.as_secs_f64();
-    assert!(share < 0.15, "busy {share}: a preempted turn may count, idling may not");
+    // Not the busy share: a turn that another process interrupted counts there, CPU time does not.
     let cpu = shard.stop();
     assert!(cpu < Duration::from_millis(20), "{cpu:?} of CPU in a second of idleness");
 }

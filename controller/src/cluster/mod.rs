@@ -5,15 +5,19 @@
 //! come out as [`StatusChange`]s, the body of the event `mediaNodeStatusChanged`.
 #![forbid(unsafe_code)]
 
+mod machine;
 mod node;
 mod removal;
 mod status;
+mod uri;
 
 use std::collections::BTreeMap;
 
-pub use node::{Node, StatusChange};
+pub use machine::{LaunchRequest, LaunchedNode};
+pub use node::{Node, Origin, StatusChange};
 pub use removal::{DeletionStrategy, Removal, UnknownStrategy};
 pub use status::{Event, Illegal, PatchRefused, Status, UnknownStatus};
+pub use uri::{NodeUri, UriError};
 
 use crate::ids::NodeId;
 
@@ -26,12 +30,30 @@ pub struct Cluster {
 impl Cluster {
     /// Adds a node in `launching`. Returns the first status change of its life, or `None`: the id is taken.
     pub fn launch(&mut self, now_ms: u64, id: NodeId) -> Option<StatusChange> {
-        if self.nodes.contains_key(id.as_str()) {
+        self.add(now_ms, Node::launching(id, now_ms))
+    }
+
+    /// Adds a node whose place is known, which has to be connected to. Returns as [`Cluster::launch`].
+    pub fn join(
+        &mut self,
+        now_ms: u64,
+        id: NodeId,
+        uri: &NodeUri,
+        environment_id: Option<String>,
+        origin: Origin,
+    ) -> Option<StatusChange> {
+        let mut node = Node::launching(id, now_ms);
+        node.locate(uri, environment_id);
+        node.origin = origin;
+        self.add(now_ms, node)
+    }
+
+    fn add(&mut self, now_ms: u64, node: Node) -> Option<StatusChange> {
+        if self.nodes.contains_key(node.id.as_str()) {
             return None;
         }
-        let node = Node::launching(id.clone(), now_ms);
         let change = node.first_change(now_ms);
-        self.nodes.insert(id, node);
+        self.nodes.insert(node.id.clone(), node);
         Some(change)
     }
 

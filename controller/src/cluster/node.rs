@@ -3,8 +3,18 @@
 
 use serde_json::{Value, json};
 
-use super::{Event, Illegal, Status};
+use super::{Event, Illegal, NodeUri, Status};
 use crate::ids::NodeId;
+
+/// Who started a node, and so who may end it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Origin {
+    /// The cluster, or an earlier life of it: its machine ends with it.
+    #[default]
+    Launched,
+    /// The operator: it is connected to and let go.
+    Joined,
+}
 
 /// A media node of the cluster. `status` and `connected` say different things: see [`Node::takes_sessions`].
 #[derive(Clone, Debug, PartialEq)]
@@ -17,10 +27,20 @@ pub struct Node {
     pub ip: Option<String>,
     /// Where its control socket is. `None` until known.
     pub uri: Option<String>,
+    /// Who started it.
+    pub origin: Origin,
     /// Whether the control connection is up.
     pub connected: bool,
+    /// When the control connection came up last, UTC milliseconds.
+    pub connected_at_ms: Option<u64>,
+    /// When the control connection was lost last, UTC milliseconds.
+    pub lost_at_ms: Option<u64>,
+    /// `nodeCrashed` was told, and `nodeRecovered` was not.
+    pub crashed: bool,
     /// When its launch was ordered, UTC milliseconds.
     pub launched_at_ms: u64,
+    /// Why its launch failed, or its shutdown.
+    pub failure: Option<String>,
     status: Status,
 }
 
@@ -51,8 +71,13 @@ impl Node {
             environment_id: None,
             ip: None,
             uri: None,
+            origin: Origin::Launched,
             connected: false,
+            connected_at_ms: None,
+            lost_at_ms: None,
+            crashed: false,
             launched_at_ms: now_ms,
+            failure: None,
             status: Status::Launching,
         }
     }
@@ -65,6 +90,27 @@ impl Node {
     /// Whether placement may choose it: `running` and connected.
     pub fn takes_sessions(&self) -> bool {
         self.status == Status::Running && self.connected
+    }
+
+    /// It is known where it is.
+    pub fn locate(&mut self, uri: &NodeUri, environment_id: Option<String>) {
+        self.ip = Some(uri.host().to_owned());
+        self.uri = Some(uri.as_str().to_owned());
+        self.environment_id = environment_id;
+    }
+
+    /// The control connection came up.
+    pub fn connect(&mut self, now_ms: u64) {
+        self.connected = true;
+        self.connected_at_ms = Some(now_ms);
+    }
+
+    /// The control connection is gone.
+    pub fn disconnect(&mut self, now_ms: u64) {
+        if self.connected {
+            self.connected = false;
+            self.lost_at_ms = Some(now_ms);
+        }
     }
 
     /// Takes an event; the connection is left as it is.

@@ -24,8 +24,8 @@ use std::path::PathBuf;
 pub use self::ice::{IceAuth, IceServer};
 use self::resolve::{Resolved, Resolver};
 pub use self::sections::{
-    Autoscaling, Cdr, Cluster, LoadStrategy, Media, Recording, Sessions, Stats, Streams, Turn, VideoCodec,
-    Webhook,
+    Autoscaling, Cdr, Cluster, LoadStrategy, Media, ON_PREMISE, PROCESS, Recording, Sessions, Stats, Streams,
+    Turn, VideoCodec, Webhook,
 };
 pub use self::source::{Origin, Surroundings};
 
@@ -59,6 +59,8 @@ pub struct Config {
     pub support_deprecated_api: bool,
     /// `pro` or `enterprise`; echoed.
     pub edition: String,
+    /// Price of one core for one minute in usage records.
+    pub price_per_core_minute: f64,
     /// Call detail records.
     pub cdr: Cdr,
     /// Webhook.
@@ -207,6 +209,7 @@ impl Config {
             force_plain_http,
             support_deprecated_api: r.value("SUPPORT_DEPRECATED_API", value::boolean),
             edition: r.value("OPENVIDU_EDITION", |t| value::one_of(t, &["pro", "enterprise"])).to_owned(),
+            price_per_core_minute: r.value("WEIR_PRICE_PER_CORE_MINUTE", |t| value::number(t, 0.0, 1e6)),
             cdr: Cdr::resolve(r),
             webhook: Webhook::resolve(r),
             sessions: Sessions::resolve(r),

@@ -85,6 +85,7 @@ pub const PROPERTIES: &[Property] = &[
     used("WEIR_MEDIA_SERVER_NAME", "kurento"),
     used("WEIR_NODE_LISTEN", "0.0.0.0:8888"),
     secret("WEIR_CLUSTER_SECRET", ""),
+    used("WEIR_PRICE_PER_CORE_MINUTE", "0.0006"),
     used("WEIR_LOG", ""),
     used("WEIR_CONFIG", ""),
     // Identity, network, security.

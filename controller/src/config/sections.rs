@@ -254,7 +254,7 @@ impl LoadStrategy {
 pub struct Cluster {
     /// Name of the cluster; `None`: made up at first start and kept in the data directory.
     pub id: Option<String>,
-    /// `on_premise`, `aws` or `docker`.
+    /// [`ON_PREMISE`], [`PROCESS`], or a directory of scripts below `path`, such as `aws`.
     pub environment: String,
     /// `auto` or `manual`.
     pub mode: String,
@@ -278,6 +278,11 @@ pub struct Cluster {
     pub node_listen: SocketAddr,
 }
 
+/// The environment in which the operator starts media nodes by hand.
+pub const ON_PREMISE: &str = "on_premise";
+/// The environment in which media nodes are child processes of the controller.
+pub const PROCESS: &str = "process";
+
 /// Autoscaler limits.
 #[derive(Clone, Debug)]
 pub struct Autoscaling {
@@ -296,13 +301,41 @@ pub struct Autoscaling {
 }
 
 impl Cluster {
+    /// For `weir` on one machine: it launches its nodes by itself, unless an environment of scripts was chosen.
+    pub fn on_this_machine(&mut self) {
+        if self.environment == ON_PREMISE {
+            self.environment = PROCESS.to_owned();
+        }
+        if self.environment == PROCESS {
+            self.mode = "auto".to_owned();
+        }
+    }
+
+    /// Whether media nodes are launched, and not started by hand.
+    pub fn launches(&self) -> bool {
+        self.environment != ON_PREMISE
+    }
+
+    /// Whether media nodes may be added by their address. Scripts know the addresses of theirs.
+    pub fn joins(&self) -> bool {
+        self.environment == ON_PREMISE || self.environment == PROCESS
+    }
+
+    /// Whether the right number of nodes is launched at the start.
+    pub fn is_auto(&self) -> bool {
+        self.mode == "auto"
+    }
+
+    /// Nodes that must be there at the start. Where the server finds and launches its nodes it takes no list of them.
+    pub fn uris_at_start(&self) -> &[String] {
+        if self.joins() || !self.is_auto() { &self.kms_uris } else { &[] }
+    }
+
     pub(super) fn resolve(r: &mut Resolver) -> Self {
         let nodes = |t: &str| value::integer(t, 0, 100_000).map(|n| n as u32);
         let autoscaling = Autoscaling::resolve(r);
-        let environment = r
-            .value("OPENVIDU_PRO_CLUSTER_ENVIRONMENT", |t| value::one_of(t, &["on_premise", "aws", "docker"]))
-            .to_owned();
-        let for_ever = environment == "on_premise" && !autoscaling.enabled;
+        let environment = r.value("OPENVIDU_PRO_CLUSTER_ENVIRONMENT", environment);
+        let for_ever = matches!(environment.as_str(), ON_PREMISE | PROCESS) && !autoscaling.enabled;
         Self {
             id: r.optional("OPENVIDU_PRO_CLUSTER_ID", |t| Ok(t.to_owned())),
             environment,
@@ -357,6 +390,15 @@ fn reconnection_timeout(text: &str) -> Result<Option<u64>, value::Refused> {
         Ok(n) if n >= 3 => Ok(Some(n as u64)),
         _ => Err("-1, or an integer >= 3 (seconds)".into()),
     }
+}
+
+fn environment(text: &str) -> Result<String, value::Refused> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    if !text.is_empty() && text.chars().all(plain) {
+        return Ok(text.to_owned());
+    }
+    Err("on_premise, process, or a directory of scripts below OPENVIDU_PRO_CLUSTER_PATH, such as aws"
+        .to_owned())
 }
 
 fn load_strategy(text: &str) -> Result<LoadStrategy, value::Refused> {

@@ -1,6 +1,8 @@
 //! Settings of the engine, handed over by the configuration layer.
 #![forbid(unsafe_code)]
 
+use crate::autoscaler;
+use crate::cluster::NodeUri;
 use crate::config::LoadStrategy;
 use crate::session::{ForcedVideoCodec, IceServer};
 
@@ -32,14 +34,77 @@ pub struct EngineConfig {
     pub garbage_interval_ms: u64,
     /// `OPENVIDU_SESSIONS_GARBAGE_THRESHOLD`, milliseconds.
     pub garbage_threshold_ms: u64,
-    /// How long a lost node may take to come back before its sessions are closed.
-    pub node_reconnection_ms: u64,
+    /// How long a lost node may take to come back before it is removed; `None`: for ever. Its sessions are closed after 3 s
+    /// in any case.
+    pub node_reconnection_ms: Option<u64>,
+    /// Media nodes.
+    pub cluster: ClusterConfig,
     /// What placement compares.
     pub load_strategy: LoadStrategy,
     /// Keep both SDPs of every peer connection for `webRtcStats=true`; about 8 KiB each.
     pub keep_sdp: bool,
     /// Bounds and waiting times.
     pub limits: Limits,
+}
+
+/// What the engine has to know of the cluster.
+#[derive(Clone, Debug)]
+pub struct ClusterConfig {
+    /// Name of the cluster, in its events.
+    pub id: String,
+    /// Whether nodes can be launched; on premises the operator starts them.
+    pub launches: bool,
+    /// Whether a node can be added by its `uri`.
+    pub joins: bool,
+    /// Whether nodes can be found.
+    pub discovers: bool,
+    /// `KMS_URIS`: nodes that must be there at the start.
+    pub join_at_start: Vec<NodeUri>,
+    /// Nodes wanted at the start; `None`: none is launched then.
+    pub nodes_at_start: Option<u32>,
+    /// The autoscaler, if it is on.
+    pub autoscaling: Option<Autoscaling>,
+    /// How long a machine may take to be launched, milliseconds. A little more than launchers allow themselves.
+    pub launch_ms: u64,
+    /// How long connecting to a node may take once it is there, milliseconds.
+    pub connect_ms: u64,
+    /// How long a node that failed is shown, milliseconds.
+    pub failed_kept_ms: u64,
+    /// Pause before a machine that could not be stopped is tried again, milliseconds.
+    pub stop_retry_ms: u64,
+    /// Most nodes, whatever their status.
+    pub nodes_max: usize,
+    /// Most REST requests that wait for nodes.
+    pub waiters_max: usize,
+}
+
+/// The autoscaler's settings.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Autoscaling {
+    /// Limits of nodes and load.
+    pub limits: autoscaler::Limits,
+    /// Time between two runs, milliseconds.
+    pub interval_ms: u64,
+}
+
+impl Default for ClusterConfig {
+    fn default() -> Self {
+        Self {
+            id: "weir".into(),
+            launches: false,
+            joins: true,
+            discovers: false,
+            join_at_start: Vec::new(),
+            nodes_at_start: None,
+            autoscaling: None,
+            launch_ms: 630_000,
+            connect_ms: 60_000,
+            failed_kept_ms: 60_000,
+            stop_retry_ms: 60_000,
+            nodes_max: 10_000,
+            waiters_max: 1_000,
+        }
+    }
 }
 
 /// A TURN server whose credentials derive from a secret.
@@ -116,7 +181,8 @@ impl Default for EngineConfig {
             coturn: None,
             garbage_interval_ms: 900_000,
             garbage_threshold_ms: 3_600_000,
-            node_reconnection_ms: 3_000,
+            node_reconnection_ms: None,
+            cluster: ClusterConfig::default(),
             load_strategy: LoadStrategy::Cpu,
             keep_sdp: true,
             limits: Limits::default(),

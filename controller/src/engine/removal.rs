@@ -184,6 +184,7 @@ impl Engine {
             if self.core_of(&place).is_some() {
                 self.apply(&place, vec![Op::CloseRoom], out);
             }
+            self.idle_check(now_ms, &place.node, out);
         }
     }
 
@@ -254,7 +255,7 @@ fn end_publication(
     Some(removed)
 }
 
-fn record_unsubscribed(
+pub(super) fn record_unsubscribed(
     session: &Session,
     now_ms: u64,
     subscriber: &ConnectionId,

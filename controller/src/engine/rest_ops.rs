@@ -22,6 +22,11 @@ pub struct ApiError {
 }
 
 impl ApiError {
+    /// 400, where the contract has no 404 for it.
+    pub fn unknown_session(session: &str) -> Self {
+        Self::with(400, format!("Session {session} not found"))
+    }
+
     /// A status with an empty body.
     pub fn status(status: u16) -> Self {
         Self { status, message: None }
@@ -173,7 +178,7 @@ impl Engine {
         connection: &str,
         out: &mut Vec<Output>,
     ) -> Result<(), ApiError> {
-        let id = self.registry.get(session).ok_or(ApiError::status(400))?.id.clone();
+        let id = self.registry.get(session).ok_or_else(|| ApiError::unknown_session(session))?.id.clone();
         let found = self.connection(session, connection)?;
         let (connection, active) = (found.id.clone(), found.active.is_some());
         if active {
@@ -194,7 +199,7 @@ impl Engine {
         stream: &str,
         out: &mut Vec<Output>,
     ) -> Result<(), ApiError> {
-        let found = self.registry.get(session).ok_or(ApiError::status(400))?;
+        let found = self.registry.get(session).ok_or_else(|| ApiError::unknown_session(session))?;
         let owner = found.publisher_of(stream).ok_or(ApiError::status(404))?.id.clone();
         let session = found.id.clone();
         self.unpublish(now_ms, &session, &owner, Reason::ForceUnpublishByServer, out);

@@ -18,6 +18,14 @@ pub(crate) enum Timer {
     Reply(u64),
     /// A node has to come back.
     NodeLost(NodeId),
+    /// A node has to be launched and connected.
+    Launch(NodeId),
+    /// A node that failed was shown for long enough.
+    Failed(NodeId),
+    /// A machine that could not be stopped is tried again.
+    StopNode(NodeId),
+    /// The autoscaler runs.
+    Autoscale,
     /// The collector of not-active sessions runs.
     Garbage,
 }
@@ -53,6 +61,10 @@ impl Engine {
                 Timer::Lost(rpc) => self.on_lost_timer(now_ms, &rpc, out),
                 Timer::Reply(token) => self.on_reply_timer(now_ms, token, out),
                 Timer::NodeLost(node) => self.on_node_lost_timer(now_ms, &node, out),
+                Timer::Launch(node) => self.on_launch_timer(now_ms, &node, out),
+                Timer::Failed(node) => self.on_failed_timer(&node),
+                Timer::StopNode(node) => self.on_stop_timer(&node, out),
+                Timer::Autoscale => self.on_autoscale_timer(now_ms, out),
                 Timer::Garbage => self.collect_garbage(now_ms),
             }
         }

@@ -1,12 +1,11 @@
-//! The way out of events: the CDR file and the webhook, each an ordered worker with a bounded queue of its own.
+//! The way out of events: the CDR file and the webhook, each a reader of the durable log with a cursor of its own.
 //!
 //! ```text
-//! Output::Record ─▶ EventLog::append ─┬─▶ queue ─▶ cdr      one JSON line per event, a file per day
-//!                                     └─▶ queue ─▶ webhook  one POST at a time, strict order
+//! Log ─┬─▶ cdr      one JSON line per event, a file per day; each event once, also after a crash
+//!      └─▶ webhook  one POST at a time, strict order; after a crash the last ones may come again
 //! ```
 //!
-//! Neither ever blocks calls: a full queue drops the event, counts it and says so once in a while. The queues live in
-//! memory; a durable log in front of them is a later step.
+//! The log is the only queue: a slow endpoint or disk makes it longer, up to its bound, and delays nobody else.
 
 pub mod cdr;
 pub mod webhook;
@@ -15,91 +14,148 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::config::Config;
-use crate::engine::EventRecord;
+use crate::log::{Cursor, Log, LoggedEvent};
 
-/// Events that may wait for a slow endpoint or disk; about 50 MiB at worst.
-pub const QUEUE_EVENTS_MAX: usize = 100_000;
+/// Pause before something that failed is tried again.
+const RETRY: Duration = Duration::from_secs(1);
 
-/// Sending end of both workers.
+/// The readers.
 #[derive(Debug)]
-pub struct EventLog {
-    sinks: Vec<Sink>,
+pub struct Sinks {
     workers: Vec<JoinHandle<()>>,
-    dropped: Arc<AtomicU64>,
+    stop: watch::Sender<bool>,
+    counters: Arc<SinkCounters>,
 }
 
-#[derive(Debug)]
-struct Sink {
-    name: &'static str,
-    queue: mpsc::Sender<EventRecord>,
-    /// Names that are wanted; `None`: all.
-    filter: Option<std::collections::BTreeSet<String>>,
+/// What did not get out.
+#[derive(Debug, Default)]
+pub struct SinkCounters {
+    /// Events that the webhook's endpoint did not take.
+    pub webhook_lost: AtomicU64,
+    /// Events that were dropped from the log before a reader had them; once for each reader.
+    pub missed: AtomicU64,
 }
 
-impl EventLog {
-    /// Starts the workers that the configuration asks for. `now_ms`: start of the server, for the CDR file's name.
+/// Who reads the log in this configuration.
+pub fn readers(config: &Config) -> Vec<&'static str> {
+    let all = [(config.cdr.enabled, cdr::READER), (config.webhook.enabled, webhook::READER)];
+    all.into_iter().filter_map(|(enabled, reader)| enabled.then_some(reader)).collect()
+}
+
+impl Sinks {
+    /// Starts the readers that the configuration asks for, each from its cursor on. `now_ms`: start of the server, for the
+    /// CDR file's name.
     ///
     /// # Errors
     /// The CDR directory cannot be written, or the webhook's client cannot be made.
-    pub fn start(config: &Config, now_ms: u64) -> anyhow::Result<Self> {
-        let mut log = Self { sinks: Vec::new(), workers: Vec::new(), dropped: Arc::default() };
+    pub fn start(config: &Config, log: &Arc<dyn Log>, now_ms: u64) -> anyhow::Result<Self> {
+        let (stop, stopped) = watch::channel(false);
+        let mut sinks = Self { workers: Vec::new(), stop, counters: Arc::default() };
+        let feed = |reader| {
+            let cursor = log.cursor(reader);
+            Feed {
+                reader,
+                end: log.end(),
+                log: log.clone(),
+                stop: stopped.clone(),
+                seq: cursor.seq,
+                note: cursor.note,
+                counters: sinks.counters.clone(),
+            }
+        };
+        let mut workers = Vec::new();
         if config.cdr.enabled {
             let writer = cdr::Writer::new(config.cdr.path.as_ref(), now_ms)?;
-            log.add("cdr", None, |queue| tokio::spawn(cdr::run(writer, queue)));
+            workers.push(tokio::spawn(cdr::run(writer, feed(cdr::READER))));
         }
         if config.webhook.enabled {
             let sender = webhook::Sender::new(&config.webhook)?;
-            log.add("webhook", Some(config.webhook.events.clone()), |queue| {
-                tokio::spawn(webhook::run(sender, queue))
-            });
+            let wanted = config.webhook.events.clone();
+            workers.push(tokio::spawn(webhook::run(sender, wanted, feed(webhook::READER))));
         }
-        Ok(log)
+        sinks.workers = workers;
+        Ok(sinks)
     }
 
-    fn add(
-        &mut self,
-        name: &'static str,
-        filter: Option<std::collections::BTreeSet<String>>,
-        spawn: impl FnOnce(mpsc::Receiver<EventRecord>) -> JoinHandle<()>,
-    ) {
-        let (sender, receiver) = mpsc::channel(QUEUE_EVENTS_MAX);
-        self.workers.push(spawn(receiver));
-        self.sinks.push(Sink { name, queue: sender, filter });
+    /// What did not get out so far.
+    pub fn counters(&self) -> &SinkCounters {
+        &self.counters
     }
 
-    /// Hands an event to every worker that wants it.
-    pub fn append(&self, record: &EventRecord) {
-        for sink in &self.sinks {
-            let wanted = sink.filter.as_ref().is_none_or(|names| names.contains(record.event));
-            if wanted && sink.queue.try_send(record.clone()).is_err() {
-                let dropped = self.dropped.fetch_add(1, Ordering::Relaxed) + 1;
-                if dropped.is_power_of_two() {
-                    tracing::error!(
-                        sink = sink.name,
-                        event = record.event,
-                        dropped,
-                        "event queue full, event dropped"
-                    );
+    /// Lets the readers get to the end of the log, for `within` at most. What is left goes out after the next start.
+    pub async fn finish(self, within: Duration) {
+        self.stop.send_replace(true);
+        let all = futures_util::future::join_all(self.workers);
+        if tokio::time::timeout(within, all).await.is_err() {
+            tracing::warn!("some events wait for the next start");
+        }
+    }
+}
+
+/// One reader's place in the log.
+pub struct Feed {
+    reader: &'static str,
+    log: Arc<dyn Log>,
+    end: watch::Receiver<u64>,
+    stop: watch::Receiver<bool>,
+    /// Number of the last event that was handed out.
+    seq: u64,
+    /// Note of the cursor at the start.
+    note: String,
+    counters: Arc<SinkCounters>,
+}
+
+impl Feed {
+    /// The next events, as soon as there are some. `None`: there are none left and the server stops.
+    pub async fn next(&mut self) -> Option<Vec<(u64, LoggedEvent)>> {
+        loop {
+            if *self.end.borrow_and_update() > self.seq {
+                let found = self.log.events(self.seq).await;
+                if let (Some((first, _)), Some((last, _))) = (found.first(), found.last()) {
+                    self.miss(first - self.seq - 1);
+                    self.seq = *last;
+                    return Some(found);
+                }
+                if !self.pause(RETRY).await {
+                    return None;
+                }
+            } else if *self.stop.borrow() {
+                return None;
+            } else {
+                tokio::select! {
+                    open = self.end.changed() => open.ok()?,
+                    _ = self.stop.wait_for(|stop| *stop) => {}
                 }
             }
         }
     }
 
-    /// Events dropped so far.
-    pub fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
-    }
-
-    /// Lets the workers finish what is queued, for `within` at most.
-    pub async fn finish(self, within: Duration) {
-        drop(self.sinks);
-        let all = futures_util::future::join_all(self.workers);
-        if tokio::time::timeout(within, all).await.is_err() {
-            tracing::warn!("some events were not delivered before the end");
+    fn miss(&self, count: u64) {
+        if count > 0 {
+            tracing::error!(reader = self.reader, count, "events were dropped before they could be written");
+            self.counters.missed.fetch_add(count, Ordering::Relaxed);
         }
     }
+
+    /// Waits. `false`, at once or early: the server stops.
+    pub async fn pause(&mut self, time: Duration) -> bool {
+        tokio::time::timeout(time, self.stop.wait_for(|stop| *stop)).await.is_err()
+    }
+
+    /// Done with everything up to this event; on disk soon.
+    pub fn advance(&self, seq: u64, note: String) {
+        self.log.advance(self.reader, Cursor { seq, note });
+    }
+
+    /// The same; ready when it is on disk.
+    pub async fn advance_now(&self, seq: u64, note: String) -> bool {
+        self.log.advance_now(self.reader, Cursor { seq, note }).await
+    }
 }
+
+#[cfg(test)]
+mod fake_log;

@@ -3,8 +3,13 @@
 //! Only 200 is success. Any other status is logged and the event dropped; no answer at all (refused, reset, timed out) is
 //! tried again at once, five times in all. Any certificate is accepted, as the contract has it: the endpoint is the
 //! operator's own.
+//!
+//! At least once: the cursor moves on behind each event, a moment later on disk, so that after a crash the last events may
+//! be sent again. An event that was given up is done with, too: an endpoint that is away for good makes nothing pile up.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -20,12 +25,14 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::CryptoProvider;
 use rustls::{DigitallySignedStruct, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
-use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::Feed;
 use crate::config;
-use crate::engine::EventRecord;
+use crate::log::LoggedEvent;
 
+/// Its name as a reader of the log.
+pub const READER: &str = "webhook";
 /// Attempts in all.
 const ATTEMPTS: u32 = 5;
 /// To connect.
@@ -86,8 +93,8 @@ impl Sender {
     ///
     /// # Errors
     /// [`WebhookError`]; the event is lost.
-    pub async fn deliver(&self, event: &EventRecord) -> Result<(), WebhookError> {
-        let body = Bytes::from(event.webhook_body().to_string());
+    pub async fn deliver(&self, event: &LoggedEvent) -> Result<(), WebhookError> {
+        let body = Bytes::from(event.webhook_body());
         let mut last = String::new();
         for _ in 0..ATTEMPTS {
             match self.post(body.clone()).await {
@@ -182,27 +189,34 @@ impl ServerCertVerifier for AnyCertificate {
     }
 }
 
-/// Delivers what is queued until the queue is closed.
-pub async fn run(sender: Sender, mut queue: mpsc::Receiver<EventRecord>) {
-    while let Some(event) = queue.recv().await {
-        if let Err(error) = sender.deliver(&event).await {
-            tracing::warn!(event = event.event, endpoint = %sender.endpoint, %error, "webhook event lost");
+/// Delivers the events named in `wanted`, until the server stops and none is left.
+pub async fn run(sender: Sender, wanted: BTreeSet<String>, mut feed: Feed) {
+    while let Some(events) = feed.next().await {
+        for (seq, event) in events {
+            if wanted.contains(&event.name)
+                && let Err(error) = sender.deliver(&event).await
+            {
+                feed.counters.webhook_lost.fetch_add(1, Ordering::Relaxed);
+                tracing::warn!(event = event.name, endpoint = %sender.endpoint, %error, "webhook event lost");
+            }
+            feed.advance(seq, String::new());
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use serde_json::json;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
+    use super::super::fake_log::FakeLog;
     use super::*;
+    use crate::log::{Cursor, Log as _};
+    use crate::session::EventRecord;
 
-    fn event(n: u64) -> EventRecord {
-        EventRecord::new("signalSent", n, json!({"sessionId": "s"}))
+    fn event(n: u64) -> LoggedEvent {
+        EventRecord::new("signalSent", n, json!({"sessionId": "s"})).into()
     }
 
     fn webhook(port: u16) -> config::Webhook {
@@ -262,16 +276,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn events_are_sent_in_order() {
-        let (port, requests) = endpoint(vec![OK, "", OK, OK]).await;
-        let (queue, receiver) = mpsc::channel(8);
-        for n in 1..=3 {
-            queue.send(event(n)).await.unwrap();
-        }
-        drop(queue);
-        run(Sender::new(&webhook(port)).unwrap(), receiver).await;
+    async fn wanted_events_are_sent_in_order_behind_the_cursor() {
+        let (port, requests) = endpoint(vec![OK, "", OK, ACCEPTED]).await;
+        let unwanted = EventRecord::new("sessionCreated", 3, json!({})).into();
+        let log = FakeLog::new(vec![event(1), event(2), unwanted, event(4), event(5)]);
+        let feed = log.feed(READER, Cursor { seq: 1, note: String::new() });
+        let counters = feed.counters.clone();
+        run(Sender::new(&webhook(port)).unwrap(), ["signalSent".to_owned()].into(), feed).await;
         let order: Vec<String> =
             requests.await.unwrap().iter().map(|r| r.rsplit(':').next().unwrap().to_owned()).collect();
-        assert_eq!(order, ["1}", "2}", "2}", "3}"]);
+        assert_eq!(order, ["2}", "4}", "4}", "5}"]);
+        assert_eq!(log.cursor(READER).seq, 5, "what was refused is done with");
+        assert_eq!(counters.webhook_lost.load(Ordering::Relaxed), 1);
     }
 }

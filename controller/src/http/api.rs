@@ -1,14 +1,15 @@
 //! `/openvidu/api/*`: authenticates, bounds and parses a request, hands it to the shell, writes its answer.
 
 use hyper::body::Incoming;
-use hyper::{Method, Request, StatusCode, header};
+use hyper::{HeaderMap, Method, Request, StatusCode, header};
 use serde_json::Value;
 use tokio::sync::oneshot;
 
 use super::body;
 use super::reply::{self, Reply};
-use super::{ANSWER_TIMEOUT, BODY_BYTES_MAX, BODY_TIMEOUT, Event, Shared, auth};
+use super::{ANSWER_TIMEOUT, BODY_BYTES_MAX, BODY_TIMEOUT, Event, NODE_ANSWER_TIMEOUT, Shared, auth};
 use crate::engine::{RestRequest, RestResponse};
+use crate::rest::usage;
 
 /// Base path of the API.
 pub const BASE: &str = "/openvidu/api/";
@@ -25,7 +26,11 @@ pub async fn serve(shared: &Shared, request: Request<Incoming>, path: &str, now_
         reply::error(status, message, &uri_path, now_ms)
     };
     let Some(segments) = segments(path) else { return refused(400, "the path is not valid UTF-8") };
-    let query = request.uri().query().map(query_pairs).unwrap_or_default();
+    let mut query = request.uri().query().map(query_pairs).unwrap_or_default();
+    let is_usage = segments == [usage::PATH];
+    if is_usage && wants_csv(request.headers()) {
+        query.entry("format".to_owned()).or_insert_with(|| usage::CSV.to_owned());
+    }
     let method = request.method().to_string();
     let bytes = match body::read(request.into_body(), BODY_BYTES_MAX, BODY_TIMEOUT).await {
         Ok(bytes) => bytes,
@@ -36,7 +41,8 @@ pub async fn serve(shared: &Shared, request: Request<Incoming>, path: &str, now_
         Err(error) => return refused(error.status(), &error.to_string()),
     };
     match ask(shared, RestRequest { method, path: segments, query, body }).await {
-        Some(answer) => write(answer),
+        Some(answer) if is_usage => write(answer, "text/csv; charset=utf-8; header=present"),
+        Some(answer) => write(answer, "text/plain; charset=utf-8"),
         None => refused(503, "the server is stopping or overloaded"),
     }
 }
@@ -44,19 +50,28 @@ pub async fn serve(shared: &Shared, request: Request<Incoming>, path: &str, now_
 /// Asks the shell; `None` when it is gone or does not answer in time.
 pub(super) async fn ask(shared: &Shared, request: RestRequest) -> Option<RestResponse> {
     let (reply, answer) = oneshot::channel();
+    let for_nodes =
+        request.method != "GET" && request.path.first().is_some_and(|first| first == "media-nodes");
+    let limit = if for_nodes { NODE_ANSWER_TIMEOUT } else { ANSWER_TIMEOUT };
     let whole = async {
         shared.events.send(Event::Rest { request, reply }).await.ok()?;
         answer.await.ok()
     };
-    tokio::time::timeout(ANSWER_TIMEOUT, whole).await.ok().flatten()
+    tokio::time::timeout(limit, whole).await.ok().flatten()
 }
 
-/// JSON, except that a bare string is sent as text, as the small variants of `/config` are.
-fn write(answer: RestResponse) -> Reply {
+/// Whether the client prefers CSV, or takes nothing else.
+fn wants_csv(headers: &HeaderMap) -> bool {
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    accept.is_some_and(|accept| accept.trim_start().starts_with("text/csv"))
+}
+
+/// JSON, except that a bare string is sent as the text it is: the small variants of `/config`, and CSV.
+fn write(answer: RestResponse, text_type: &'static str) -> Reply {
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     match answer.body {
         None => reply::empty(status),
-        Some(Value::String(text)) => reply::with_body(status, "text/plain; charset=utf-8", text),
+        Some(Value::String(text)) => reply::with_body(status, text_type, text),
         Some(body) => reply::json(status, &body),
     }
 }

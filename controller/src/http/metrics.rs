@@ -34,9 +34,42 @@ pub struct HttpMetrics {
     pub sessions: Gauge,
     /// REST requests whose answer is not there yet; kept by the shell.
     pub rest_waiting: Gauge,
-    /// Events dropped because a sink did not keep up; kept by the shell.
+    /// Events that a webhook or CDR did not get out; kept by the shell.
     pub events_dropped: Gauge,
+    /// The store's; kept by the shell.
+    pub store: StoreMetrics,
     registry: Registry,
+}
+
+/// Gauges of the store.
+#[derive(Debug, Default)]
+pub struct StoreMetrics {
+    /// Commits so far.
+    pub commits: Gauge,
+    /// Commits refused by the disk so far.
+    pub failures: Gauge,
+    /// Batches that wait for the disk.
+    pub waiting: Gauge,
+    /// Events that a reader of the log has still to get out.
+    pub log_events: Gauge,
+    /// Events dropped because the log was full.
+    pub log_dropped: Gauge,
+}
+
+impl StoreMetrics {
+    fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        for (name, help, gauge) in [
+            ("store_commits", "Commits of the store", &metrics.commits),
+            ("store_failures", "Commits that the disk refused", &metrics.failures),
+            ("store_waiting", "Batches that wait for the disk", &metrics.waiting),
+            ("event_log_events", "Events that webhook or CDR have to get out", &metrics.log_events),
+            ("event_log_dropped", "Events dropped because the log was full", &metrics.log_dropped),
+        ] {
+            registry.register(name, help, gauge.clone());
+        }
+        metrics
+    }
 }
 
 impl Default for HttpMetrics {
@@ -59,6 +92,7 @@ impl Default for HttpMetrics {
             "Events that webhook or CDR did not take",
             events_dropped.clone(),
         );
+        let store = StoreMetrics::register(&mut registry);
         Self {
             requests,
             connections,
@@ -69,6 +103,7 @@ impl Default for HttpMetrics {
             sessions,
             rest_waiting,
             events_dropped,
+            store,
             registry,
         }
     }

@@ -49,6 +49,8 @@ pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long the shell may take to answer: creation may wait for a close in progress.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// The same for requests that wait for a media node: a machine may take minutes to boot. The engine answers each in time.
+pub const NODE_ANSWER_TIMEOUT: Duration = Duration::from_secs(900);
 
 /// What clients do, in order of arrival per socket.
 #[derive(Debug)]

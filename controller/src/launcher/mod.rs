@@ -19,23 +19,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-/// What a new node should be like. Launchers ignore what means nothing to them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LaunchRequest {
-    /// Provider's machine type; the provider's default when absent.
-    pub instance_type: Option<String>,
-    /// Disk in GB; the provider's default when absent.
-    pub volume_size: Option<u32>,
-}
-
-/// A node that a launcher knows to be there.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LaunchedNode {
-    /// The provider's name of it, for [`Launcher::stop`].
-    pub environment_id: String,
-    /// Its control socket, `ws://IP:PORT/path`.
-    pub uri: String,
-}
+pub use crate::cluster::{LaunchRequest, LaunchedNode};
 
 /// Why a launcher did not do what was asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -69,6 +53,11 @@ pub trait Launcher: Send + Sync {
 
     /// Ends a node; done when it is gone. A node that is gone already is no error.
     fn stop<'a>(&'a self, environment_id: &'a str) -> BoxFuture<'a, Result<(), LaunchError>>;
+
+    /// Whether [`Launcher::discover`] can find nodes.
+    fn can_discover(&self) -> bool {
+        true
+    }
 
     /// Lists the nodes that run and belong to this cluster.
     fn discover(&self) -> BoxFuture<'_, Result<Vec<LaunchedNode>, LaunchError>>;

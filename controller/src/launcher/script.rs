@@ -74,9 +74,16 @@ impl ScriptLauncher {
         ScriptLauncher { directory: directory.into(), timeouts }
     }
 
-    /// Whether the environment can find nodes at all.
-    pub fn can_discover(&self) -> bool {
-        self.directory.join(DISCOVER).is_file()
+    /// Why no node can be launched: there is no script for it.
+    ///
+    /// # Errors
+    /// [`LaunchError::Failed`] names the script.
+    pub fn check(&self) -> Result<(), LaunchError> {
+        let path = self.directory.join(LAUNCH);
+        if path.is_file() {
+            return Ok(());
+        }
+        Err(LaunchError::Failed { what: path.display().to_string(), reason: "no such file".to_owned() })
     }
 
     /// Runs a script to its end; returns what it wrote to stdout.
@@ -139,6 +146,10 @@ impl Launcher for ScriptLauncher {
         Box::pin(async move {
             self.run(DROP, &[OsStr::new(environment_id)], &[], self.timeouts.drop).await.map(|_| ())
         })
+    }
+
+    fn can_discover(&self) -> bool {
+        self.directory.join(DISCOVER).is_file()
     }
 
     fn discover(&self) -> BoxFuture<'_, Result<Vec<LaunchedNode>, LaunchError>> {
@@ -258,6 +269,7 @@ mod tests {
     #[tokio::test]
     async fn says_what_a_script_did_wrong() {
         let empty = Scripts::new("empty", &[]);
+        assert!(empty.launcher().check().expect_err("no script").to_string().contains(LAUNCH));
         let missing = empty.launcher().launch(LaunchRequest::default()).await.expect_err("no script");
         assert!(missing.to_string().contains(LAUNCH), "{missing}");
         assert!(matches!(empty.launcher().discover().await, Err(LaunchError::Unsupported(_))));

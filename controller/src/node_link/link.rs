@@ -15,7 +15,8 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Bytes, Error as WsError, Message};
 
 use super::frame::{self, Incoming};
-use super::{Ask, Dial, LinkConfig, LinkEvent, NodeUri};
+use super::{Ask, Dial, LinkConfig, LinkEvent};
+use crate::cluster::NodeUri;
 use crate::engine::NodeError;
 use crate::ids::NodeId;
 

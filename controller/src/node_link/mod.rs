@@ -13,7 +13,6 @@
 
 mod frame;
 mod link;
-mod uri;
 
 #[cfg(test)]
 mod tests;
@@ -28,8 +27,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
-pub use uri::{NodeUri, UriError};
-
+use crate::cluster::NodeUri;
 use crate::engine::NodeError;
 use crate::ids::NodeId;
 

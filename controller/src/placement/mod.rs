@@ -49,6 +49,18 @@ pub enum Unplaceable {
     /// The node that the session is pinned to does not take sessions; no other one is taken instead.
     #[error("Media node {0} is not available")]
     Pinned(NodeId),
+    /// Its node has no such core; no other one is taken instead.
+    #[error("Media node {0} has no core {1}")]
+    NoCore(NodeId, u16),
+}
+
+/// Where a session must live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pin<'a> {
+    /// Its node.
+    pub node: &'a NodeId,
+    /// Its core; `None`: the best one of the node.
+    pub core: Option<u16>,
 }
 
 /// All nodes, ordered by load.
@@ -127,27 +139,30 @@ impl Placement {
     /// Chooses node and core for a session and reserves its expected load there. `now_ms`: UTC milliseconds.
     /// # Errors
     /// [`Unplaceable`]: no node takes sessions, or not the one it is pinned to.
-    pub fn place(&mut self, now_ms: u64, pinned: Option<&NodeId>) -> Result<(NodeId, u16), Unplaceable> {
-        let slot = match pinned {
+    pub fn place(&mut self, now_ms: u64, pin: Option<Pin<'_>>) -> Result<(NodeId, u16), Unplaceable> {
+        let slot = match pin {
             None => self.index.first().ok_or(Unplaceable::NoNode)?.slot,
-            Some(id) => {
-                let slot = self.by_id.get(id.as_str()).copied();
+            Some(Pin { node, .. }) => {
+                let slot = self.by_id.get(node.as_str()).copied();
                 let eligible = slot.filter(|slot| self.slots[*slot as usize].eligible);
-                eligible.ok_or_else(|| Unplaceable::Pinned(id.clone()))?
+                eligible.ok_or_else(|| Unplaceable::Pinned(node.clone()))?
             }
         };
-        self.placements += 1;
         let node = &mut self.slots[slot as usize];
-        self.index.remove(&node.key);
-        node.last_placement = self.placements;
         let (strategy, expected) = (self.strategy, &self.expected);
+        let wanted = pin.and_then(|pin| pin.core);
         let best = node
             .cores
             .iter_mut()
+            .filter(|core| wanted.is_none_or(|wanted| core.index() == wanted))
             .min_by_key(|core| (quantised(core.amount(strategy, expected)), core.sessions(), core.index()));
-        let core = best.expect("an eligible node has cores");
+        // An eligible node has cores, but it need not have the one that is wanted.
+        let core = best.ok_or_else(|| Unplaceable::NoCore(node.id.clone(), wanted.unwrap_or_default()))?;
         core.reserve(now_ms);
         let place = (node.id.clone(), core.index());
+        self.placements += 1;
+        self.index.remove(&node.key);
+        node.last_placement = self.placements;
         self.insert_into_index(slot);
         Ok(place)
     }

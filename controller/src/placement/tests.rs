@@ -27,6 +27,25 @@ fn id(node: u32) -> NodeId {
     format!("media_{node:04}").into()
 }
 
+/// Pinned to a node, on any core.
+fn whole(node: &NodeId) -> Pin<'_> {
+    Pin { node, core: None }
+}
+
+#[test]
+fn a_core_can_be_asked_for() {
+    let mut placement = cluster(LoadStrategy::Cpu, 2, &idle(4));
+    let node = id(1);
+    for core in [3, 3, 0] {
+        let pin = Some(Pin { node: &node, core: Some(core) });
+        assert_eq!(placement.place(0, pin), Ok((id(1), core)));
+    }
+    let pin = Some(Pin { node: &node, core: Some(4) });
+    assert_eq!(placement.place(0, pin), Err(Unplaceable::NoCore(id(1), 4)));
+    assert_eq!(placement.place(0, Some(whole(&node))), Ok((id(1), 1)), "the best of those left");
+    assert_eq!(placement.reserved(node.as_str()), 4);
+}
+
 fn burst(placement: &mut Placement, count: u32) -> BTreeMap<(NodeId, u16), u32> {
     let mut places = BTreeMap::new();
     for i in 0..count {
@@ -89,7 +108,7 @@ fn the_node_is_chosen_by_its_mean_and_then_its_best_core() {
     placement.update(&id(1), &NodeState { cores: vec![core(0, 80.0, 1), core(1, 0.0, 0)], ..idle(2) });
     placement.update(&id(2), &NodeState { cores: vec![core(0, 31.0, 1), core(1, 30.0, 1)], ..idle(2) });
     assert_eq!(placement.place(0, None), Ok((id(2), 1)));
-    assert_eq!(placement.place(0, Some(&id(1))), Ok((id(1), 1)));
+    assert_eq!(placement.place(0, Some(whole(&id(1)))), Ok((id(1), 1)));
 }
 
 #[test]
@@ -155,11 +174,11 @@ fn only_eligible_nodes_and_a_pin_has_no_substitute() {
     placement.update(&id(3), &NodeState { cores: vec![core(0, 95.0, 9)], ..idle(1) });
     assert_eq!(placement.place(0, None), Ok((id(3), 0)));
     for pinned in [1, 2, 4] {
-        assert_eq!(placement.place(0, Some(&id(pinned))), Err(Unplaceable::Pinned(id(pinned))));
+        assert_eq!(placement.place(0, Some(whole(&id(pinned)))), Err(Unplaceable::Pinned(id(pinned))));
     }
     placement.update(&id(1), &idle(1));
     assert_eq!(placement.place(0, None), Ok((id(1), 0)));
-    assert_eq!(placement.place(0, Some(&id(3))), Ok((id(3), 0)));
+    assert_eq!(placement.place(0, Some(whole(&id(3)))), Ok((id(3), 0)));
     placement.remove(&id(1));
     placement.remove(&id(3));
     assert_eq!(placement.place(0, None), Err(Unplaceable::NoNode));

@@ -24,7 +24,7 @@ pub(super) fn list(engine: &Engine, session: &str, view: ViewOptions) -> Answer 
 /// An unknown session is 400 here, an unknown connection 404.
 pub(super) fn one(engine: &Engine, session: &str, connection: &str, view: ViewOptions) -> Answer {
     if engine.session(session).is_none() {
-        return Err(ApiError::status(400));
+        return Err(ApiError::unknown_session(session));
     }
     Ok(ok(engine.connection(session, connection)?.to_json(view)))
 }

@@ -1,5 +1,7 @@
-//! What can be answered without the engine: `/config`, `/status`, recordings (`rest-api.md` sections 6, 9, 10).
+//! What can be answered without the engine: `/config`, `/status`, recordings (`rest-api.md` sections 6, 9, 10), the description of the API.
 #![forbid(unsafe_code)]
+
+use std::sync::LazyLock;
 
 use serde_json::{Map, Value, json};
 
@@ -7,6 +9,11 @@ use super::route::WRONG_METHOD;
 use super::{empty, ok, refusal};
 use crate::config::{Config, OPENVIDU_VERSION};
 use crate::engine::{ApiError, RestRequest, RestResponse};
+
+/// Description of this API (OpenAPI 3.1).
+pub(super) static OPENAPI: LazyLock<Value> = LazyLock::new(|| {
+    serde_json::from_str(include_str!("../../api/openapi.json")).expect("checked by the tests")
+});
 
 /// What the server knows about itself.
 #[derive(Clone, Debug)]
@@ -43,6 +50,8 @@ pub fn answer(
             "lastRestartTime": info.last_restart_ms,
         }))),
         ["status"] => Some(empty(WRONG_METHOD)),
+        ["openapi.json"] if method == "GET" => Some(ok(OPENAPI.clone())),
+        ["openapi.json"] => Some(empty(WRONG_METHOD)),
         ["recordings", rest @ ..] => Some(
             recordings(config.recording.enabled, method, rest)
                 .unwrap_or_else(|error| refusal(error, &request.path.join("/"), now_ms)),

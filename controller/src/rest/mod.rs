@@ -12,6 +12,7 @@
 pub mod field;
 pub mod info;
 pub mod restart;
+pub mod usage;
 
 mod broadcast;
 mod connections;
@@ -26,18 +27,32 @@ use serde_json::{Value, json};
 use self::field::Fields;
 use self::route::Route;
 use crate::engine::{ApiError, Engine, Output, RestRequest, RestResponse};
+use crate::ids::ReplyId;
 use crate::session::ViewOptions;
 
 type Answer = Result<RestResponse, ApiError>;
 
-/// Answers a request below `/openvidu/api/`.
-pub fn handle(engine: &mut Engine, now_ms: u64, request: RestRequest, out: &mut Vec<Output>) -> RestResponse {
+pub use media_nodes::{media_node, media_nodes};
+
+/// Answers a request below `/openvidu/api/`. `None`: the answer follows when the outcome about a media node is known.
+pub fn handle(
+    engine: &mut Engine,
+    now_ms: u64,
+    reply: ReplyId,
+    request: RestRequest,
+    out: &mut Vec<Output>,
+) -> Option<RestResponse> {
     let path = request.path.join("/");
     let answer = match Route::of(&request.method, &request.path) {
-        Ok(route) => dispatch(engine, now_ms, route, &request, out),
+        Ok(Route::AddMediaNode) => media_nodes::add(engine, now_ms, reply, &request, out),
+        Ok(Route::FindMediaNodes) => engine.discover_for(reply, out).map(|()| None),
+        Ok(Route::RemoveMediaNode(id)) => {
+            media_nodes::remove(engine, now_ms, (reply, id), &request.query, out)
+        }
+        Ok(route) => dispatch(engine, now_ms, route, &request, out).map(Some),
         Err(status) => Err(ApiError::status(status)),
     };
-    answer.unwrap_or_else(|error| refusal(error, &path, now_ms))
+    answer.unwrap_or_else(|error| Some(refusal(error, &path, now_ms)))
 }
 
 fn dispatch(
@@ -70,6 +85,10 @@ fn dispatch(
         Route::Health => Ok(media_nodes::health(engine)),
         Route::MediaNodes => Ok(media_nodes::list(engine, &request.query)),
         Route::MediaNode(id) => media_nodes::one(engine, id, &request.query),
+        Route::PatchMediaNode(id) => media_nodes::patch(engine, now_ms, id, body, out),
+        Route::AddMediaNode | Route::FindMediaNodes | Route::RemoveMediaNode(_) => {
+            unreachable!("these may answer later and are dispatched above")
+        }
         Route::StartBroadcast => broadcast::start(engine, body),
         Route::StopBroadcast => broadcast::stop(engine, body),
         Route::NotBuilt(what) => Err(ApiError::with(501, what)),

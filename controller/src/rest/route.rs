@@ -19,6 +19,10 @@ pub(super) enum Route<'a> {
     Health,
     MediaNodes,
     MediaNode(&'a str),
+    AddMediaNode,
+    FindMediaNodes,
+    RemoveMediaNode(&'a str),
+    PatchMediaNode(&'a str),
     StartBroadcast,
     StopBroadcast,
     /// A path of the contract that has no implementation; the text says so.
@@ -28,7 +32,6 @@ pub(super) enum Route<'a> {
 /// Status of a known path with a method it does not have: 405 up to 2.31, 403 from 2.32.
 pub(super) const WRONG_METHOD: u16 = 403;
 
-const NODES: &str = "changing the set of media nodes is not available";
 const SPEECH: &str = "speech to text is not available";
 
 impl<'a> Route<'a> {
@@ -52,9 +55,10 @@ impl<'a> Route<'a> {
             (["health"], "GET") => Self::Health,
             (["media-nodes"], "GET") => Self::MediaNodes,
             (["media-nodes", id], "GET") => Self::MediaNode(id),
-            (["media-nodes"], "POST" | "PUT") | (["media-nodes", _], "DELETE" | "PATCH") => {
-                Self::NotBuilt(NODES)
-            }
+            (["media-nodes"], "POST") => Self::AddMediaNode,
+            (["media-nodes"], "PUT") => Self::FindMediaNodes,
+            (["media-nodes", id], "DELETE") => Self::RemoveMediaNode(id),
+            (["media-nodes", id], "PATCH") => Self::PatchMediaNode(id),
             (["broadcast", "start"], "POST") => Self::StartBroadcast,
             (["broadcast", "stop"], "POST") => Self::StopBroadcast,
             (["speech-to-text", "load" | "unload"], "POST") => Self::NotBuilt(SPEECH),

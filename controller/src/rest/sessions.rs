@@ -48,6 +48,7 @@ fn properties(
         Some(fields) => recording::properties(fields).map_err(|e| ApiError { status: 400, ..e })?,
         None => Default::default(),
     };
+    let (media_node, media_core) = media_node(fields, nodes)?;
     Ok(SessionProperties {
         media_mode: fields.one_of("mediaMode", MediaMode::parse)?.unwrap_or(MediaMode::Routed),
         recording_mode: fields
@@ -59,13 +60,15 @@ fn properties(
             .unwrap_or(config.forced_video_codec),
         allow_transcoding: fields.boolean("allowTranscoding")?.unwrap_or(config.allow_transcoding),
         default_recording_properties: recording,
-        media_node: media_node(fields, nodes)?,
+        media_node,
+        media_core,
     })
 }
 
-/// `mediaNode: {"id": ...}`, as an object or as text that holds one; the node must take sessions.
-fn media_node(fields: Fields<'_>, nodes: &Nodes) -> Result<Option<NodeId>, ApiError> {
-    let Some(value) = fields.raw("mediaNode") else { return Ok(None) };
+/// `mediaNode: {"id": ..., "core": ...}`, as an object or as text that holds one; the node must take sessions. `core` is
+/// Weir's own.
+fn media_node(fields: Fields<'_>, nodes: &Nodes) -> Result<(Option<NodeId>, Option<u16>), ApiError> {
+    let Some(value) = fields.raw("mediaNode") else { return Ok((None, None)) };
     let wrong = || ApiError::with(400, "Property 'mediaNode' must be {\"id\": string}");
     let parsed: Value;
     let value = match value {
@@ -75,10 +78,22 @@ fn media_node(fields: Fields<'_>, nodes: &Nodes) -> Result<Option<NodeId>, ApiEr
         }
         other => other,
     };
-    let id = value.as_object().and_then(|o| o.get("id")).and_then(Value::as_str).ok_or_else(wrong)?;
-    match nodes.get(id) {
-        Some(node) if node.takes_sessions() => Ok(Some(id.into())),
-        Some(_) => Err(ApiError::with(400, format!("Media node {id} is not running"))),
-        None => Err(ApiError::with(400, format!("Media node {id} does not exist"))),
-    }
+    let object = value.as_object().ok_or_else(wrong)?;
+    let id = object.get("id").and_then(Value::as_str).ok_or_else(wrong)?;
+    let refused = |what: String| ApiError::with(400, format!("Property 'mediaNode': {what}"));
+    let media = match nodes.media(id) {
+        Some(media) if nodes.takes_sessions(id) => media,
+        _ if nodes.get(id).is_some() => return Err(refused(format!("media node {id} is not running"))),
+        _ => return Err(refused(format!("media node {id} does not exist"))),
+    };
+    let core = match object.get("core") {
+        None | Some(Value::Null) => None,
+        Some(core) => {
+            let known = media.info.cores.iter().map(|core| core.core);
+            let wanted = core.as_u64().and_then(|core| u16::try_from(core).ok());
+            let found = wanted.and_then(|wanted| known.into_iter().find(|known| *known == wanted));
+            Some(found.ok_or_else(|| refused(format!("media node {id} has no core {core}")))?)
+        }
+    };
+    Ok((Some(id.into()), core))
 }

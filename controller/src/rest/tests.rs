@@ -6,9 +6,11 @@ use serde_json::{Value, json};
 use sfu_core::control::proto::{CoreInfo, Fingerprint, NodeInfo};
 
 use super::*;
+use crate::cluster::Origin;
 use crate::config::{Config, Surroundings};
-use crate::engine::{EngineConfig, Input};
+use crate::engine::{EngineConfig, Input, Machine};
 use crate::ids::ReplyId;
+use crate::session::Place;
 
 const NOW: u64 = 1_800_000_000_000;
 
@@ -34,8 +36,18 @@ impl Server {
             rooms: Vec::new(),
             draining: false,
         };
+        let uri = "ws://10.0.0.1:8888/kurento".parse().unwrap();
+        let machine = Machine { id: "media_1".into(), uri, environment_id: None, origin: Origin::Joined };
+        server.engine.join_node(NOW, machine, 1, &mut Vec::new());
         server.engine.handle(NOW, Input::NodeUp { node: "media_1".into(), info }, &mut Vec::new());
-        server.engine.nodes_mut().get_mut("media_1").unwrap().running = running;
+        if !running {
+            // A session keeps it from going at once.
+            server.session("keeps-it");
+            let place = Place { node: "media_1".into(), core: 0, room: "r".into() };
+            server.engine.nodes.room_opened(&place);
+            let drain = json!({"status": "waiting-idle-to-terminate"});
+            assert_eq!(server.status("PATCH", "media-nodes/media_1", drain), 200);
+        }
         server
     }
 
@@ -87,6 +99,11 @@ fn session_bodies() {
         (json!({"defaultRecordingProperties": {"outputMode": "INDIVIDUAL"}}), 200),
         (json!({"mediaNode": {"id": "media_1"}}), 200),
         (json!({"mediaNode": "{\"id\": \"media_1\"}"}), 200),
+        (json!({"mediaNode": {"id": "media_1", "core": 0}}), 200),
+        (json!({"mediaNode": {"id": "media_1", "core": null}}), 200),
+        (json!({"mediaNode": {"id": "media_1", "core": 1}}), 400),
+        (json!({"mediaNode": {"id": "media_1", "core": "0"}}), 400),
+        (json!({"mediaNode": {"id": "media_1", "core": -1}}), 400),
         (json!([]), 400),
         (json!("x"), 400),
         (json!({"mediaMode": "NONE"}), 400),
@@ -309,8 +326,6 @@ fn what_is_not_built_says_so() {
     let mut server = Server::new();
     server.session("s");
     let table = [
-        ("POST", "media-nodes", json!({"uri": "ws://a:8888/kurento"}), 501),
-        ("DELETE", "media-nodes/media_1", Value::Null, 501),
         ("POST", "speech-to-text/load", json!({}), 501),
         ("POST", "broadcast/start", json!({}), 400),
         ("POST", "broadcast/start", json!({"session": "s", "broadcastUrl": "x"}), 400),
@@ -410,4 +425,26 @@ fn small_variants_status_and_recordings() {
     }
     assert_eq!(inform(&on, "GET", "recordings").unwrap().1, Some(json!({"count": 0, "items": []})));
     assert_eq!(inform(&off, "GET", "sessions"), None);
+}
+
+/// The description is served, and names no operation that the server does not know.
+#[test]
+fn the_description_tells_of_real_operations() {
+    let config = config(&[("OPENVIDU_RECORDING", "true")]);
+    let (status, document) = inform(&config, "GET", "openapi.json").unwrap();
+    assert_eq!(status, 200);
+    let paths = document.unwrap()["paths"].as_object().unwrap().clone();
+    assert!(paths.len() > 20);
+    for (template, operations) in &paths {
+        let path = template.trim_start_matches('/').replace("{name}", "openvidu-cdr").replace(['{', '}'], "");
+        for method in operations.as_object().unwrap().keys().filter(|key| *key != "parameters") {
+            let method = method.to_ascii_uppercase();
+            let segments: Vec<String> = path.split('/').map(str::to_owned).collect();
+            // The shell's own.
+            let known = path == "restart"
+                || inform(&config, &method, &path).is_some_and(|(status, _)| status != route::WRONG_METHOD)
+                || Route::of(&method, &segments).is_ok();
+            assert!(known, "{method} {template}");
+        }
+    }
 }

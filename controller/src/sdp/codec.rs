@@ -1,12 +1,13 @@
 //! Codecs that pass through the node, their format parameters, which one a session takes and who can decode it.
 
+use serde::{Deserialize, Serialize};
 use sfu_core::control::proto::{Codec, Feedback, MediaKind};
 
 use super::SdpError;
 use super::attribute::{Fmtp, RtpMap};
 
 /// A video codec that the node passes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum VideoCodec {
     /// RFC 7741.
     Vp8,
@@ -68,7 +69,7 @@ pub struct CodecPolicy {
 }
 
 /// Format parameters, as far as they matter for passing media on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Parameters {
     /// RFC 7587.
     Opus {
@@ -105,7 +106,7 @@ pub enum Parameters {
 }
 
 /// One codec of an m-line with its numbers there.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Format {
     /// Codec and format parameters.
     pub parameters: Parameters,

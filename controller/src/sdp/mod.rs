@@ -30,6 +30,7 @@ mod subscribe;
 #[cfg(test)]
 mod tests;
 
+use serde::{Deserialize, Serialize};
 use sfu_core::control::proto::{
     Fingerprint, HostCandidate, IceCredentials, MediaKind, PublicationTrack, RemoteTransport,
     SubscriptionTrack,
@@ -75,7 +76,7 @@ pub struct SendIds {
 }
 
 /// What a publisher's offer and our answer agreed on.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PublishPlan {
     /// The publisher's end of the transport.
     pub remote: RemoteTransport,

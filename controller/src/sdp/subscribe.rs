@@ -1,5 +1,8 @@
 //! Both ways to a subscriber's peer connection: answering its offer, or offering and taking its answer.
 
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
 use sfu_core::control::proto::{
     Codec, Feedback, HeaderExtension, MediaKind, PublicationTrack, SubscriptionTrack,
 };
@@ -12,15 +15,15 @@ use super::publish::answering_setup;
 use super::{LocalTransport, Parameters, PublishPlan, SdpError, SendIds, SubscribePlan, extension};
 
 /// An offer of ours that waits for its answer.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PendingOffer {
     offered: Vec<Offered>,
 }
 
 /// One m-line of a [`PendingOffer`].
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Offered {
-    mid: &'static str,
+    mid: Cow<'static, str>,
     format: Format,
     track: SubscriptionTrack,
 }
@@ -163,7 +166,7 @@ fn offer_track(published: &PublicationTrack, format: &Format, mid: &'static str,
         extensions: extension::offer_outbound(kind, format.name(), &published.extensions),
         feedback: Feedback { nack: video, pli: video, fir: video, transport_cc: false, remb: video },
     };
-    Offered { mid, format, track }
+    Offered { mid: mid.into(), format, track }
 }
 
 /// Chromium's numbers, so that captures read alike; audio and video never share one.

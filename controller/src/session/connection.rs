@@ -1,8 +1,9 @@
 //! Connections (participants): pending as long as their token is unused, active from `joinRoom` on.
 #![forbid(unsafe_code)]
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::ids::{ConnectionId, RpcId, SessionId, StreamId};
@@ -31,7 +32,7 @@ wire_enum!(
 );
 
 /// Bandwidth and filter options of a connection, echoed as given.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KurentoOptions {
     /// kbit/s, 0 is unlimited.
     pub video_max_recv_bandwidth: Option<u64>,
@@ -67,7 +68,7 @@ impl KurentoOptions {
 }
 
 /// Options of an `IPCAM` connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IpCamera {
     /// Where to pull from.
     pub rtsp_uri: String,
@@ -80,7 +81,7 @@ pub struct IpCamera {
 }
 
 /// Body of `POST /sessions/{id}/connection`, validated.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ConnectionProperties {
     /// `data`: the application's part of the metadata.
     pub data: String,
@@ -119,7 +120,7 @@ pub struct ConnectionPatch {
 }
 
 /// Participants of the server's own, which joined with its secret. They are hidden from everybody.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Technical {
     /// `recorder: true` in `joinRoom`.
     Recorder,
@@ -130,7 +131,7 @@ pub enum Technical {
 }
 
 /// What a connection has once a client joined with it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ActiveConnection {
     /// UTC, milliseconds.
     pub active_at: u64,
@@ -149,7 +150,7 @@ pub struct ActiveConnection {
 }
 
 /// A participant of a session.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Connection {
     /// Its id, fixed when the token is made.
     pub id: ConnectionId,
@@ -251,21 +252,40 @@ pub struct Connections {
     order: HashMap<ConnectionId, u64>,
     next: u64,
     active: usize,
+    /// Those that were added, removed or lent out for a change since the last look.
+    changed: BTreeSet<ConnectionId>,
 }
 
 impl Connections {
     /// Adds a connection behind all others; one with the same id is replaced.
     pub fn insert(&mut self, connection: Connection) {
+        self.insert_at(self.next, connection);
+    }
+
+    /// Adds a connection at its place in the order; one with the same id is replaced.
+    pub fn insert_at(&mut self, order: u64, connection: Connection) {
         self.remove(connection.id.as_str());
-        self.order.insert(connection.id.clone(), self.next);
+        self.changed.insert(connection.id.clone());
+        self.order.insert(connection.id.clone(), order);
         self.active += usize::from(connection.active.is_some());
-        self.by_order.insert(self.next, connection);
-        self.next += 1;
+        self.by_order.insert(order, connection);
+        self.next = self.next.max(order + 1);
+    }
+
+    /// Place of a connection in the order.
+    pub fn order(&self, id: &str) -> Option<u64> {
+        self.order.get(id).copied()
+    }
+
+    /// Connections that may have changed since the last call.
+    pub fn take_changed(&mut self) -> BTreeSet<ConnectionId> {
+        std::mem::take(&mut self.changed)
     }
 
     /// Takes a connection out.
     pub fn remove(&mut self, id: &str) -> Option<Connection> {
         let connection = self.by_order.remove(&self.order.remove(id)?)?;
+        self.changed.insert(connection.id.clone());
         self.active -= usize::from(connection.active.is_some());
         Some(connection)
     }
@@ -287,7 +307,9 @@ impl Connections {
 
     /// Looks a connection up for a change of its streams or properties.
     pub fn get_mut(&mut self, id: &str) -> Option<&mut Connection> {
-        self.by_order.get_mut(self.order.get(id)?)
+        let (id, order) = self.order.get_key_value(id)?;
+        self.changed.insert(id.clone());
+        self.by_order.get_mut(order)
     }
 
     /// All of them, oldest first.

@@ -4,12 +4,13 @@
 use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::ids::IdGenerator;
 
 /// One ICE server. Validated by whoever reads it from a request or a setting.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IceServer {
     /// `stun:`, `stuns:`, `turn:` or `turns:` URL.
     pub url: String,

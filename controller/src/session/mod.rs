@@ -27,6 +27,19 @@ macro_rules! wire_enum {
             }
         }
 
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.as_str())
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+                Self::parse(&text).ok_or_else(|| serde::de::Error::custom(format!("unknown value {text}")))
+            }
+        }
+
         impl std::fmt::Display for $name {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str(self.as_str())
@@ -54,7 +67,7 @@ pub use ice_server::IceServer;
 pub use reason::Reason;
 pub use record::EventRecord;
 pub use recording::{OutputMode, RecordingLayout, RecordingProperties};
-pub use registry::Registry;
+pub use registry::{Changed, Registry};
 pub use session::{
     ForcedVideoCodec, MediaMode, Place, RecordingMode, Session, SessionProperties, SessionState,
     TransportOwner, TransportUse,

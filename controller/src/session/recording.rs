@@ -1,6 +1,7 @@
 //! Recording properties: body of a recording's start, and a session's `defaultRecordingProperties` (`rest-api.md` 6.2).
 #![forbid(unsafe_code)]
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::ids::NodeId;
@@ -34,7 +35,7 @@ wire_enum!(
 );
 
 /// Properties of a recording, validated by the REST layer.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RecordingProperties {
     /// `""`: the id.
     pub name: String,

@@ -1,7 +1,7 @@
 //! All sessions of the server, and which unused token opens which connection.
 #![forbid(unsafe_code)]
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::ids::{ConnectionId, SessionId};
 use crate::session::{ActiveConnection, Connection, Session, inner_token};
@@ -12,6 +12,21 @@ pub struct Registry {
     sessions: BTreeMap<SessionId, Session>,
     /// By inner token, `tok_...`.
     tokens: HashMap<String, (SessionId, ConnectionId)>,
+    /// Sessions that came, went or were lent out for a change since the last look.
+    changed: BTreeSet<SessionId>,
+    /// Sessions with connections that did.
+    touched: BTreeSet<SessionId>,
+    /// Connections that went with their session.
+    gone: Vec<(SessionId, ConnectionId)>,
+}
+
+/// Something that has to be written or removed.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Changed {
+    /// A session, without its connections.
+    Session(SessionId),
+    /// A connection.
+    Connection(SessionId, ConnectionId),
 }
 
 impl Registry {
@@ -20,13 +35,18 @@ impl Registry {
         if self.sessions.contains_key(&session.id) {
             return false;
         }
+        self.changed.insert(session.id.clone());
         self.sessions.insert(session.id.clone(), session);
         true
     }
 
     /// Takes a session out; its unused tokens open nothing any more.
     pub fn remove(&mut self, id: &str) -> Option<Session> {
-        let session = self.sessions.remove(id)?;
+        let mut session = self.sessions.remove(id)?;
+        self.changed.insert(session.id.clone());
+        let mut gone = session.connections.take_changed();
+        gone.extend(session.connections.iter().map(|connection| connection.id.clone()));
+        self.gone.extend(gone.into_iter().map(|connection| (session.id.clone(), connection)));
         for token in session.connections.iter().filter_map(unused_token) {
             self.tokens.remove(token);
         }
@@ -40,7 +60,25 @@ impl Registry {
 
     /// Looks a session up for a change. Connections are added and removed through the registry.
     pub fn get_mut(&mut self, id: &str) -> Option<&mut Session> {
-        self.sessions.get_mut(id)
+        let session = self.sessions.get_mut(id)?;
+        self.changed.insert(session.id.clone());
+        self.touched.insert(session.id.clone());
+        Some(session)
+    }
+
+    /// What may have changed since the last call. This is the one place that knows: sessions and connections are changed
+    /// through the registry only.
+    pub fn take_changed(&mut self) -> Vec<Changed> {
+        let gone = self.gone.drain(..).map(|(session, connection)| Changed::Connection(session, connection));
+        let mut changed: Vec<_> = gone.collect();
+        for id in std::mem::take(&mut self.touched) {
+            if let Some(session) = self.sessions.get_mut(&id) {
+                let connections = session.connections.take_changed().into_iter();
+                changed.extend(connections.map(|connection| Changed::Connection(id.clone(), connection)));
+            }
+        }
+        changed.extend(std::mem::take(&mut self.changed).into_iter().map(Changed::Session));
+        changed
     }
 
     /// All sessions by id.
@@ -65,17 +103,28 @@ impl Registry {
 
     /// Adds a connection to its session and makes its token valid. `false`: the session is not there.
     pub fn add_connection(&mut self, connection: Connection) -> bool {
+        self.add_connection_at(None, connection)
+    }
+
+    /// The same, at a place in the order of its session; `None`: behind all others.
+    pub fn add_connection_at(&mut self, order: Option<u64>, connection: Connection) -> bool {
         let Some(session) = self.sessions.get_mut(&connection.session) else { return false };
+        self.touched.insert(session.id.clone());
         if let Some(token) = unused_token(&connection) {
             self.tokens.insert(token.to_owned(), (session.id.clone(), connection.id.clone()));
         }
-        session.connections.insert(connection);
+        match order {
+            Some(order) => session.connections.insert_at(order, connection),
+            None => session.connections.insert(connection),
+        }
         true
     }
 
     /// Takes a connection out of its session; its token opens nothing any more.
     pub fn remove_connection(&mut self, session: &str, connection: &str) -> Option<Connection> {
-        let removed = self.sessions.get_mut(session)?.connections.remove(connection)?;
+        let found = self.sessions.get_mut(session)?;
+        let removed = found.connections.remove(connection)?;
+        self.touched.insert(found.id.clone());
         if let Some(token) = unused_token(&removed) {
             self.tokens.remove(token);
         }
@@ -91,6 +140,7 @@ impl Registry {
     /// Makes a pending connection active, which uses its token up. `false`: it is not there or active already.
     pub fn activate(&mut self, session: &str, connection: &str, active: ActiveConnection) -> bool {
         let Some(found) = self.sessions.get_mut(session) else { return false };
+        self.touched.insert(found.id.clone());
         let token = found.connections.get(connection).and_then(unused_token);
         if let Some(token) = token {
             self.tokens.remove(token);

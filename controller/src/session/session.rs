@@ -9,6 +9,7 @@
 
 use std::collections::HashMap;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::ids::{ConnectionId, NodeId, SessionId};
@@ -51,7 +52,7 @@ wire_enum!(
 );
 
 /// Body of `POST /sessions`, validated and with the configuration's defaults filled in.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SessionProperties {
     /// Who carries the media.
     pub media_mode: MediaMode,
@@ -67,6 +68,8 @@ pub struct SessionProperties {
     pub default_recording_properties: RecordingProperties,
     /// The node it was pinned to by request.
     pub media_node: Option<NodeId>,
+    /// The core of that node it was pinned to by request.
+    pub media_core: Option<u16>,
 }
 
 impl Default for SessionProperties {
@@ -79,12 +82,13 @@ impl Default for SessionProperties {
             allow_transcoding: false,
             default_recording_properties: RecordingProperties::default(),
             media_node: None,
+            media_core: None,
         }
     }
 }
 
 /// Where a session lives from its first join on.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
     /// The node.
     pub node: NodeId,
@@ -95,7 +99,7 @@ pub struct Place {
 }
 
 /// Life of a session; see the module's picture.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SessionState {
     /// Nobody joined yet.
     #[default]
@@ -107,7 +111,7 @@ pub enum SessionState {
 }
 
 /// Which peer connection a transport on the node belongs to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TransportOwner {
     /// Whose peer connection it is.
     pub connection: ConnectionId,
@@ -116,7 +120,7 @@ pub struct TransportOwner {
 }
 
 /// What a transport carries.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TransportUse {
     /// The owner's own stream.
     Publish,
@@ -125,7 +129,7 @@ pub enum TransportUse {
 }
 
 /// A session.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Session {
     /// Its id.
     pub id: SessionId,
@@ -135,9 +139,11 @@ pub struct Session {
     pub properties: SessionProperties,
     /// Where it is in its life.
     pub state: SessionState,
-    /// Pending and active connections.
+    /// Pending and active connections. Kept in rows of their own.
+    #[serde(skip)]
     pub connections: Connections,
-    /// Who owns which transport on the node.
+    /// Who owns which transport on the node. Follows from the connections.
+    #[serde(skip)]
     pub transports: HashMap<String, TransportOwner>,
     /// Number for the next transport's id.
     pub next_transport: u64,
@@ -240,6 +246,9 @@ impl Session {
         });
         if let Some(node) = &properties.media_node {
             object["mediaNode"] = json!({ "id": node });
+            if let Some(core) = properties.media_core {
+                object["mediaNode"]["core"] = core.into();
+            }
         }
         if let Some(place) = self.place() {
             object["mediaNodeId"] = place.node.as_str().into();

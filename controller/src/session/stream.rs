@@ -1,6 +1,7 @@
 //! Streams: what a connection publishes and what it is subscribed to.
 #![forbid(unsafe_code)]
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::ids::StreamId;
@@ -22,7 +23,7 @@ wire_enum!(
 );
 
 /// What a publisher told about its media; changed by `streamPropertyChanged`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MediaOptions {
     /// There is an audio track.
     pub has_audio: bool,
@@ -105,7 +106,7 @@ impl MediaOptions {
 /// subscriber, client offers: Opening ─▶ Live
 /// subscriber, server offers: Opening ─▶ Offered ─▶ Answered ─▶ Live
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Phase {
     /// The node has not confirmed the transport yet.
     Opening,
@@ -141,7 +142,7 @@ impl SdpTexts {
 }
 
 /// The stream that a connection publishes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Publisher {
     /// Its id; also the publication's id on the node.
     pub stream: StreamId,
@@ -157,7 +158,8 @@ pub struct Publisher {
     pub replacing: Vec<String>,
     /// What was negotiated, and so what subscribers can get.
     pub plan: PublishPlan,
-    /// Descriptions of its peer connection.
+    /// Descriptions of its peer connection; not kept over a restart, since nothing but a view needs them.
+    #[serde(skip)]
     pub sdp: SdpTexts,
 }
 
@@ -181,7 +183,7 @@ impl Publisher {
 }
 
 /// A connection's subscription to another connection's stream.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Subscriber {
     /// The publisher's stream.
     pub stream: StreamId,
@@ -195,7 +197,8 @@ pub struct Subscriber {
     pub transport: String,
     /// Server offers: what the client has to answer.
     pub offer: Option<PendingOffer>,
-    /// Descriptions of its peer connection.
+    /// Descriptions of its peer connection; not kept over a restart.
+    #[serde(skip)]
     pub sdp: SdpTexts,
 }
 

@@ -147,6 +147,26 @@ impl Peers {
         call.rpc.clone()
     }
 
+    /// A participant of an earlier life of the server, whose client has until `until_ms` to come back.
+    pub(crate) fn restore(
+        &mut self,
+        rpc: RpcId,
+        session: SessionId,
+        connection: ConnectionId,
+        until_ms: u64,
+    ) {
+        let rpc_session = RpcSession {
+            session,
+            connection,
+            client: None,
+            queue: VecDeque::new(),
+            queue_bytes: 0,
+            lost_at: Some(until_ms.saturating_sub(self.limits.reconnect_ms)),
+            ended: false,
+        };
+        self.rpcs.insert(rpc, rpc_session);
+    }
+
     /// Address of a socket.
     pub(crate) fn ip(&self, client: ClientId) -> Option<IpAddr> {
         self.clients.get(&client)?.ip

@@ -187,22 +187,24 @@ impl Engine {
                 code::ROOM_CANNOT_BE_CREATED,
                 format!("Session cannot be initialized: {error}"),
             );
-            return self.refuse_joins(now_ms, id, &error, out);
+            self.refuse_joins(now_ms, id, &error, out);
+            return self.idle_check(now_ms, &place.node, out);
         }
         session.state = SessionState::Active(place.clone());
         for join in self.opening.remove(id).unwrap_or_default() {
             self.finish_join(now_ms, id, join, out);
         }
-        self.back_to_not_active(id, &place, out);
+        self.back_to_not_active(now_ms, id, &place, out);
     }
 
     /// Everybody who waited is gone: as if nobody had come.
-    fn back_to_not_active(&mut self, id: &SessionId, place: &Place, out: &mut Vec<Output>) {
+    fn back_to_not_active(&mut self, now_ms: u64, id: &SessionId, place: &Place, out: &mut Vec<Output>) {
         let Some(session) = self.registry.get_mut(id.as_str()) else { return };
         if session.connections.active_count() == 0 {
             session.state = SessionState::NotActive;
             self.nodes.room_closed(place);
             self.apply(place, vec![Op::CloseRoom], out);
+            self.idle_check(now_ms, &place.node, out);
         }
     }
 

@@ -8,7 +8,7 @@ use super::{Scenario, Session};
 use crate::autoscaler::{self, Decision, NodeView, View};
 use crate::cluster::{Cluster, Event, Status};
 use crate::ids::NodeId;
-use crate::placement::{CoreState, NodeState, Placement};
+use crate::placement::{CoreState, NodeState, Pin, Placement};
 
 /// Loads are counted in whole millionths of a percent, so that sums come out as they were written.
 const MICRO: f64 = 1e6;
@@ -293,7 +293,8 @@ impl<'a> Simulation<'a> {
     fn on_start(&mut self, now_s: u64, session: usize) {
         let spec = self.scenario.sessions[session];
         let pinned = spec.node.map(|number| NodeId::from(format!("node-{number}")));
-        let Ok((node, core)) = self.placement.place(now_s * 1000, pinned.as_ref()) else {
+        let pin = pinned.as_ref().map(|node| Pin { node, core: None });
+        let Ok((node, core)) = self.placement.place(now_s * 1000, pin) else {
             self.outcome.refused += 1;
             return;
         };

@@ -1,26 +1,121 @@
-//! What outlives the process, in the data directory: identity, and what `POST /restart` changed.
+//! What outlives the process: rows and the event log, changed all or nothing.
 //!
-//! `identity.json` holds what is made up at first start (name of the cluster, secret of its control connections);
-//! `restart.json` the properties set through the REST API and the count of restarts. One process owns a directory.
+//! ```text
+//! shell ─▶ Writer::submit ─▶ bounded queue ─▶ one thread ─▶ Store::commit ─▶ `committed` moves on
+//!                                            (many batches,  (one fsync)
+//!                                             one commit)
+//! ```
+//!
+//! [`Store`] has two implementations: [`RedbStore`], one file in the data directory, and [`MemoryStore`], the double for
+//! tests, which fails when told to. What rows mean is the business of whoever writes them; how the log is numbered, trimmed
+//! and bounded is [`Writer`]'s.
 
-use std::collections::BTreeMap;
-use std::fs::{self, File};
+mod directory;
+mod memory;
+mod redb;
+mod writer;
+
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use rand::Rng;
-use rand::distr::Alphanumeric;
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+pub use self::directory::{Directory, Identity, Restarts, restart_file, restarts};
+pub use self::memory::MemoryStore;
+pub use self::redb::RedbStore;
+pub use self::writer::{Batch, Bounds, Counters, Journal, QueueFull, Writer};
 
-use crate::private_file;
+/// Rows of one kind, by text key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Table {
+    /// Sessions, by id.
+    Sessions,
+    /// Connections, by session and connection.
+    Connections,
+    /// Media nodes, by id.
+    Nodes,
+    /// Usage records, by id.
+    Usage,
+    /// How far each reader of the log is.
+    Cursors,
+    /// Single values.
+    Meta,
+}
 
-/// Characters of a made-up secret: 190 bits.
-const SECRET_CHARS: usize = 32;
-/// Characters of a made-up cluster name.
-const CLUSTER_CHARS: usize = 10;
+impl Table {
+    /// All of them.
+    pub const ALL: [Table; 6] =
+        [Table::Sessions, Table::Connections, Table::Nodes, Table::Usage, Table::Cursors, Table::Meta];
 
-/// Why the data directory cannot be used.
+    /// Its name in the file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Table::Sessions => "sessions",
+            Table::Connections => "connections",
+            Table::Nodes => "nodes",
+            Table::Usage => "usage",
+            Table::Cursors => "cursors",
+            Table::Meta => "meta",
+        }
+    }
+}
+
+/// One change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Writes a row, new or not.
+    Put {
+        /// Where.
+        table: Table,
+        /// Key.
+        key: String,
+        /// Content.
+        value: Vec<u8>,
+    },
+    /// Removes a row, which need not be there.
+    Delete {
+        /// Where.
+        table: Table,
+        /// Key.
+        key: String,
+    },
+    /// Appends to the event log.
+    Append {
+        /// Its number, greater than all before.
+        seq: u64,
+        /// Content.
+        event: Vec<u8>,
+    },
+    /// Removes the events up to and including this one.
+    Trim {
+        /// The last one removed.
+        upto: u64,
+    },
+}
+
+/// A row: key and content.
+pub type Row = (String, Vec<u8>);
+
+/// Durable rows and an event log.
+pub trait Store: Send + Sync + 'static {
+    /// Applies all changes in order, or none. They are on disk when it returns.
+    ///
+    /// # Errors
+    /// The disk's. Nothing was changed then, and the call may be repeated.
+    fn commit(&self, changes: &[Change]) -> Result<(), StoreError>;
+
+    /// All rows of a table, by key.
+    ///
+    /// # Errors
+    /// The disk's.
+    fn rows(&self, table: Table) -> Result<Vec<Row>, StoreError>;
+
+    /// Events behind number `after`, oldest first: `max` at most, and no more once they have `bytes_max` together.
+    ///
+    /// # Errors
+    /// The disk's.
+    fn events(&self, after: u64, max: usize, bytes_max: usize) -> Result<Vec<(u64, Vec<u8>)>, StoreError>;
+}
+
+/// Why the data directory or the store in it cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
@@ -43,139 +138,20 @@ pub enum StoreError {
     /// Another process owns it.
     #[error("data directory {0} is in use by another weir; give --data-dir another one")]
     InUse(PathBuf),
-}
-
-/// Made up at first start.
-#[derive(Clone, Serialize, Deserialize)]
-pub struct Identity {
-    /// `OPENVIDU_PRO_CLUSTER_ID` when none is configured.
-    pub cluster_id: String,
-    /// Bearer secret of control connections when none is configured.
-    pub cluster_secret: String,
-}
-
-impl std::fmt::Debug for Identity {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Identity").field("cluster_id", &self.cluster_id).finish_non_exhaustive()
-    }
-}
-
-/// What `POST /restart` left behind.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Restarts {
-    /// How often it happened.
-    pub count: u64,
-    /// When it happened last, UTC milliseconds.
-    pub last_ms: u64,
-    /// Properties set, as text.
-    pub properties: BTreeMap<String, String>,
-}
-
-/// An owned data directory.
-#[derive(Debug)]
-pub struct Store {
-    directory: PathBuf,
-    _lock: File,
-}
-
-impl Store {
-    /// Takes ownership of `directory`, which is made if missing.
-    ///
-    /// # Errors
-    /// [`StoreError::InUse`], or the disk's.
-    pub fn open(directory: &Path) -> Result<Self, StoreError> {
-        let failed = |path: &Path| {
-            let path = path.to_owned();
-            move |source| StoreError::File { path, source }
-        };
-        fs::create_dir_all(directory).map_err(failed(directory))?;
-        let path = directory.join("lock");
-        let lock = File::create(&path).map_err(failed(&path))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self { directory: directory.to_owned(), _lock: lock }),
-            Err(fs::TryLockError::WouldBlock) => Err(StoreError::InUse(directory.to_owned())),
-            Err(fs::TryLockError::Error(source)) => Err(StoreError::File { path, source }),
-        }
-    }
-
-    /// The identity; made up when there is none.
-    ///
-    /// # Errors
-    /// The disk's, or a file that is not ours.
-    pub fn identity(&self) -> Result<Identity, StoreError> {
-        let path = self.directory.join("identity.json");
-        if let Some(identity) = read_json(&path)? {
-            return Ok(identity);
-        }
-        let random =
-            |count| rand::rng().sample_iter(Alphanumeric).take(count).map(char::from).collect::<String>();
-        let identity = Identity { cluster_id: random(CLUSTER_CHARS), cluster_secret: random(SECRET_CHARS) };
-        write_json(&path, &identity)?;
-        Ok(identity)
-    }
-
-    /// Remembers a restart.
-    ///
-    /// # Errors
-    /// The disk's.
-    pub fn save_restarts(&self, restarts: &Restarts) -> Result<(), StoreError> {
-        write_json(&restart_file(&self.directory), restarts)
-    }
-}
-
-/// Where the properties set through the REST API are kept.
-pub fn restart_file(directory: &Path) -> PathBuf {
-    directory.join("restart.json")
-}
-
-/// What `POST /restart` left in a data directory; readable before the directory is owned, because it is configuration.
-///
-/// # Errors
-/// The disk's, or a file that is not ours.
-pub fn restarts(directory: &Path) -> Result<Restarts, StoreError> {
-    Ok(read_json(&restart_file(directory))?.unwrap_or_default())
-}
-
-fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {
-    match fs::read_to_string(path) {
-        Ok(text) => serde_json::from_str(&text)
-            .map(Some)
-            .map_err(|e| StoreError::Content { path: path.to_owned(), message: e.to_string() }),
-        Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(StoreError::File { path: path.to_owned(), source }),
-    }
-}
-
-/// Writes beside and renames, so that a crash leaves the old content or the new one.
-fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), StoreError> {
-    let text = serde_json::to_string_pretty(value).expect("plain data");
-    let beside = path.with_extension("new");
-    let written = private_file::write(&beside, &text).and_then(|()| fs::rename(&beside, path));
-    written.map_err(|source| StoreError::File { path: path.to_owned(), source })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_directory_has_one_owner_and_keeps_what_it_is_told() {
-        let dir = std::env::temp_dir().join(format!("weir-store-{}", std::process::id()));
-        let store = Store::open(&dir).unwrap();
-        assert!(matches!(Store::open(&dir), Err(StoreError::InUse(_))));
-        let identity = store.identity().unwrap();
-        assert_eq!((identity.cluster_id.len(), identity.cluster_secret.len()), (CLUSTER_CHARS, SECRET_CHARS));
-        assert!(!format!("{identity:?}").contains(&identity.cluster_secret));
-        assert_eq!(restarts(&dir).unwrap(), Restarts::default());
-        let changed =
-            Restarts { count: 2, last_ms: 7, properties: [("OPENVIDU_CDR".into(), "true".into())].into() };
-        store.save_restarts(&changed).unwrap();
-        drop(store);
-        let store = Store::open(&dir).unwrap();
-        assert_eq!(store.identity().unwrap().cluster_secret, identity.cluster_secret);
-        assert_eq!(restarts(&dir).unwrap(), changed);
-        fs::write(dir.join("restart.json"), "{").unwrap();
-        assert!(matches!(restarts(&dir), Err(StoreError::Content { .. })));
-        fs::remove_dir_all(&dir).unwrap();
-    }
+    /// The database has a layout of another version.
+    #[error(
+        "{path} has layout {found}, this version of weir reads layout {known}: start the version that wrote it, or \
+         move the file away to start afresh"
+    )]
+    Layout {
+        /// The database.
+        path: PathBuf,
+        /// What is in it.
+        found: String,
+        /// What we write.
+        known: &'static str,
+    },
+    /// The database refuses.
+    #[error("store: {0}")]
+    Database(String),
 }

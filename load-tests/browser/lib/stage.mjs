@@ -54,6 +54,13 @@ export function launchChromium(extra = []) {
     headless: true,
     args: [
       '--no-sandbox',
+      '--disable-gpu',
+      '--disable-quic',
+      '--no-first-run',
+      // Nothing of a test asks anybody but this machine.
+      '--disable-background-networking',
+      '--disable-component-update',
+      '--disable-sync',
       '--use-fake-ui-for-media-stream',
       '--use-fake-device-for-media-stream',
       '--autoplay-policy=no-user-gesture-required',

@@ -66,6 +66,20 @@ const client = {
     return this.publisher.stream.streamId;
   },
 
+  /** From now on this page's offers name `mimeType` first, as a page does that chooses its codec by itself. */
+  preferVideoCodec(mimeType) {
+    const createOffer = RTCPeerConnection.prototype.createOffer;
+    RTCPeerConnection.prototype.createOffer = function offer(...options) {
+      const { codecs } = RTCRtpSender.getCapabilities('video');
+      const first = (codec) => (codec.mimeType === mimeType ? 0 : 1);
+      for (const transceiver of this.getTransceivers()) {
+        if (transceiver.sender.track?.kind !== 'video') continue;
+        transceiver.setCodecPreferences([...codecs].sort((a, b) => first(a) - first(b)));
+      }
+      return createOffer.apply(this, options);
+    };
+  },
+
   /** A picture that no encoder can make small: coloured noise over a moving bar. */
   noise(width, height, fps) {
     const canvas = Object.assign(document.createElement('canvas'), { width, height });
@@ -113,6 +127,7 @@ function pick(report) {
     if (entry.type === 'candidate-pair' && entry.nominated) {
       result.pair = { availableOutgoingBitrate: entry.availableOutgoingBitrate, rtt: entry.currentRoundTripTime };
     }
+    if (entry.type === 'remote-candidate') result.remote = entry.address;
     if (!keep[entry.type]) continue;
     const target = result[entry.kind];
     for (const name of keep[entry.type]) {

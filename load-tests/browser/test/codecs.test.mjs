@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 
-import { measure, mediaFlows } from '../lib/media.mjs';
+import { assertFlowing, measure, mediaFlows } from '../lib/media.mjs';
 import { sleep, Stage, stats, until } from '../lib/stage.mjs';
 import { variants } from '../lib/weir.mjs';
 
@@ -32,6 +32,24 @@ for (const variant of flows) {
         await session.close();
       });
     }
+
+    it('AV1 where nothing is forced and the publisher prefers it', async (test) => {
+      const session = await stage.session({ forcedVideoCodec: 'NONE' });
+      const page = await stage.join(session, { publish: null });
+      await page.evaluate(() => {
+        client.preferVideoCodec('video/AV1');
+        return client.publish();
+      });
+      const viewer = await stage.join(session, { publish: null, role: 'SUBSCRIBER' });
+      await mediaFlows([viewer], 1);
+      assert.ok(Object.values((await stats(viewer)).in)[0].codecs.includes('video/AV1'));
+      const [sender, { in: inbound }] = await measure([page, viewer], 3);
+      const [one] = Object.values(inbound);
+      test.diagnostic(`${one.fps.toFixed(1)} of ${sender.out.fps.toFixed(1)} frames/s`);
+      assert.ok(one.fps > sender.out.fps * 0.75 && one.video.packetsLost === 0, JSON.stringify(one));
+      await Promise.all([page.close(), viewer.close()]);
+      await session.close();
+    });
 
     it('sound alone and picture alone', async () => {
       const session = await stage.session();
@@ -79,6 +97,26 @@ for (const variant of flows) {
       assert.deepEqual(out.video.layers.map((layer) => layer.rid).sort(), ['rdiv1', 'rdiv2', 'rdiv4']);
       assert.ok(out.video.layers.filter((layer) => layer.frames > 0).length >= 2, JSON.stringify(out.video.layers));
       await Promise.all([page.close(), viewer.close()]);
+      await session.close();
+    });
+  });
+}
+
+for (const variant of variants().filter((one, index, all) => one.flow === all[0].flow)) {
+  describe(`IPv6 (${variant.name})`, () => {
+    let stage;
+    before(async () => { stage = await Stage.open({ ...variant.env, WEIR_MEDIA_ADDRESSES: '::1' }); });
+    after(() => stage?.close());
+
+    it('media flows where the node has no other address', async (test) => {
+      if (stage.weir.external) return test.skip('needs a server of its own');
+      const session = await stage.session();
+      const pages = [await stage.join(session), await stage.join(session)];
+      await mediaFlows(pages, 1);
+      const figures = await measure(pages, 3);
+      for (const one of figures) assertFlowing(one, figures, 'over IPv6');
+      assert.equal((await stats(pages[0])).out.remote, '::1');
+      await Promise.all(pages.map((page) => page.close()));
       await session.close();
     });
   });

@@ -7,8 +7,11 @@ use sfu_core::control::proto::{
     CoreInfo, Fingerprint, HostCandidate, NodeInfo, Op, RoomInfo, TransportInfo, TransportState, error_code,
 };
 
-use crate::engine::{Engine, EngineConfig, EventRecord, Input, NodeError, Output};
-use crate::ids::{ClientId, NodeId};
+use crate::cluster::Origin;
+use crate::engine::{
+    Engine, EngineConfig, EventRecord, Input, Machine, NodeError, NodeOrder, Output, RowKind, Saved,
+};
+use crate::ids::{ClientId, NodeId, ReplyId};
 use crate::session::{ConnectionProperties, Role, SessionProperties};
 
 /// What runs in one room of the model.
@@ -138,14 +141,23 @@ pub(super) struct Bench {
     pub(super) open: BTreeSet<ClientId>,
     pub(super) closes: Vec<(ClientId, u16, String)>,
     pub(super) records: Vec<EventRecord>,
+    /// What was ordered about nodes.
+    pub(super) orders: Vec<NodeOrder>,
+    /// How the start of the server went.
+    pub(super) started: Option<Result<(), String>>,
+    /// Answers to REST requests.
+    pub(super) replies: Vec<(ReplyId, u16, Option<Value>)>,
     /// Ops that wait for [`Bench::run_nodes`].
     pub(super) asked: Vec<(NodeId, u64, String, Vec<Op>)>,
     /// Errors of modelled nodes.
     pub(super) refused: Vec<NodeError>,
     /// Nodes answer at once.
     pub(super) prompt: bool,
+    /// What is on disk.
+    pub(super) stored: BTreeMap<(RowKind, String), Vec<u8>>,
+    next_life: u64,
     next_client: u64,
-    next_id: u64,
+    pub(super) next_id: u64,
 }
 
 pub(super) const NODE: &str = "media_1";
@@ -158,6 +170,7 @@ impl Bench {
     pub(super) fn with(config: EngineConfig) -> Self {
         let mut bench = Self::without_node(config);
         bench.start_node(NODE, "process-1");
+        bench.clear();
         bench
     }
 
@@ -170,18 +183,34 @@ impl Bench {
             open: BTreeSet::new(),
             closes: Vec::new(),
             records: Vec::new(),
+            orders: Vec::new(),
+            started: None,
+            replies: Vec::new(),
             asked: Vec::new(),
             refused: Vec::new(),
             prompt: true,
+            stored: BTreeMap::new(),
+            next_life: 0,
             next_client: 1,
             next_id: 100,
         }
     }
 
     pub(super) fn start_node(&mut self, id: &str, process: &str) {
-        let node = NodeModel { process: process.into(), rooms: BTreeMap::new(), up: true };
+        self.start_named(id, NodeModel { process: process.into(), rooms: BTreeMap::new(), up: true });
+    }
+
+    /// A node that runs comes up, under this name.
+    pub(super) fn start_named(&mut self, id: &str, node: NodeModel) {
         let info = node.info(50_000);
         self.nodes.insert(id.into(), node);
+        if self.engine.nodes().get(id).is_none() {
+            let uri = format!("ws://{id}:8888/kurento").parse().expect("a URI");
+            let machine = Machine { id: id.into(), uri, environment_id: None, origin: Origin::Joined };
+            let mut out = Vec::new();
+            assert!(self.engine.join_node(self.now, machine, 1, &mut out));
+            self.carry_out(out);
+        }
         self.input(Input::NodeUp { node: id.into(), info });
     }
 
@@ -190,6 +219,45 @@ impl Bench {
         node.up = true;
         let info = node.info(50_000);
         self.input(Input::NodeUp { node: id.into(), info });
+    }
+
+    /// The controller dies and another one goes on with what is on disk. Of the ops on their way `applied` still reach their
+    /// node; every connection is lost.
+    pub(super) fn crash(&mut self, applied: usize) {
+        for row in self.engine.take_rows() {
+            match row.value {
+                Some(value) => self.stored.insert((row.kind, row.key), value),
+                None => self.stored.remove(&(row.kind, row.key)),
+            };
+        }
+        let asked = std::mem::take(&mut self.asked);
+        for (node, _, room, ops) in asked.into_iter().take(applied) {
+            let _ = self.nodes.get_mut(&node).expect("a node").apply(&room, &ops);
+        }
+        for node in self.nodes.values_mut() {
+            node.up = false;
+        }
+        self.open.clear();
+        self.inbox.clear();
+        self.started = None;
+        let mut saved = Saved::default();
+        for ((kind, key), value) in &self.stored {
+            let rows = match kind {
+                RowKind::Session => &mut saved.sessions,
+                RowKind::Connection => &mut saved.connections,
+                RowKind::Node => &mut saved.nodes,
+            };
+            rows.push((key.clone(), value.clone()));
+        }
+        // Each life makes up ids of its own.
+        let mut seed = [43; 32];
+        seed[..8].copy_from_slice(&self.next_life.to_le_bytes());
+        self.next_life += 1;
+        self.engine = Engine::new(self.engine.config().clone(), seed, self.now);
+        let mut out = Vec::new();
+        self.engine.restore(self.now, &saved, &mut out).expect("our own rows");
+        self.carry_out(out);
+        self.input(Input::Start);
     }
 
     /// The control connection breaks; ops on their way are lost.
@@ -235,7 +303,11 @@ impl Bench {
                     self.asked.push((node, token, room, ops));
                 }
                 Output::Record(record) => self.records.push(record),
-                Output::RestReply { .. } => {}
+                Output::RestReply { reply, status, body } => self.replies.push((reply, status, body)),
+                Output::Node(order) => self.orders.push(order),
+                Output::Started(result) => {
+                    assert!(self.started.replace(result).is_none(), "told once");
+                }
             }
         }
     }
@@ -362,6 +434,7 @@ impl Bench {
     pub(super) fn clear(&mut self) {
         self.inbox.clear();
         self.records.clear();
+        self.orders.clear();
     }
 
     /// Names of events since the last time, with the reason if they have one.

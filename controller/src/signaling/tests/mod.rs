@@ -1,5 +1,6 @@
 //! Scripted conversations: JSON in, JSON out, against a model of a media node that refuses what a real one would refuse.
 
+mod cluster;
 mod errors;
 mod harness;
 mod join;
@@ -8,3 +9,4 @@ mod moderation;
 mod nodes;
 mod random;
 mod reconnect;
+mod sim_cluster;

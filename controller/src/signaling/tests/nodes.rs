@@ -21,6 +21,7 @@ fn a_node_that_stays_away_ends_its_sessions() {
     assert_eq!(
         bench.events(),
         [
+            "nodeCrashed",
             "webrtcConnectionDestroyed nodeCrashed",
             "participantLeft nodeCrashed",
             "participantLeft nodeCrashed",
@@ -30,6 +31,9 @@ fn a_node_that_stays_away_ends_its_sessions() {
     assert!(bench.asked.is_empty() && bench.engine.sessions().count() == 0);
     bench.reconnect_node(NODE);
     assert!(bench.node().rooms.is_empty(), "what is left there is closed");
+    assert_eq!(bench.events(), ["nodeRecovered"]);
+    bench.session("S");
+    bench.join("S", Role::Publisher);
     assert_eq!(bench.refused, []);
 }
 
@@ -181,6 +185,7 @@ fn a_pinned_session_goes_nowhere_else() {
     let properties = SessionProperties {
         custom_session_id: "S".into(),
         media_node: Some("media_2".into()),
+        media_core: Some(1),
         ..Default::default()
     };
     bench.engine.create_session(bench.now, properties, &mut Vec::new()).expect("created");
@@ -189,7 +194,8 @@ fn a_pinned_session_goes_nowhere_else() {
     assert_eq!(bench.fail(client, "joinRoom", join_params("S", &token)), 204);
     bench.start_node("media_2", "other");
     bench.call(client, "joinRoom", join_params("S", &token));
-    assert_eq!(bench.nodes["media_2"].rooms.len(), 1);
+    let rooms: Vec<u16> = bench.nodes["media_2"].rooms.values().map(|room| room.core).collect();
+    assert_eq!(rooms, [1], "on the core it asked for");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::harness::{Bench, Member, NODE, answer_to, join_params, offer, publish_params};
-use crate::engine::{EngineConfig, Input, Limits};
+use crate::engine::{EngineConfig, Input, Limits, RowKind};
 use crate::session::{Phase, Reason, Role, SessionState};
 
 #[derive(Clone, Debug)]
@@ -31,6 +31,7 @@ enum Step {
     NodeRefuses,
     LoseNode,
     ReturnNode { restarted: bool },
+    Crash { applied: usize },
     Pass { ms: u64 },
 }
 
@@ -60,6 +61,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::NodeRefuses),
         1 => Just(Step::LoseNode),
         1 => any::<bool>().prop_map(|restarted| Step::ReturnNode { restarted }),
+        1 => (0..8usize).prop_map(|applied| Step::Crash { applied }),
         2 => (0..4_000u64).prop_map(|ms| Step::Pass { ms }),
     ]
 }
@@ -269,6 +271,7 @@ impl World {
                 }
             }
             Step::Pass { ms } => self.bench.pass(ms),
+            Step::Crash { applied } => self.bench.crash(applied),
             _ => {}
         }
     }
@@ -376,6 +379,30 @@ impl World {
                     assert_eq!(room.publications.get(publisher.stream.as_str()), Some(&publisher.transport));
                 }
             }
+        }
+        self.end();
+    }
+
+    /// Everything that began has ended, once every session is closed.
+    fn end(&mut self) {
+        for session in SESSIONS {
+            let mut out = Vec::new();
+            let reason = Reason::SessionClosedByServer;
+            let _ = self.bench.engine.close_session(self.bench.now, session, reason, &mut out);
+            self.bench.carry_out(out);
+        }
+        self.bench.run_nodes();
+        assert!(self.bench.node().rooms.is_empty());
+        self.bench.crash(0);
+        let sessions = self.bench.stored.keys().filter(|(kind, _)| *kind != RowKind::Node);
+        assert_eq!(sessions.count(), 0);
+        let events = self.bench.events();
+        let count = |name: &str| events.iter().filter(|event| event.starts_with(name)).count();
+        for (begin, end) in [
+            ("participantJoined", "participantLeft"),
+            ("webrtcConnectionCreated", "webrtcConnectionDestroyed"),
+        ] {
+            assert_eq!(count(begin), count(end), "{begin} in {events:?}");
         }
     }
 }

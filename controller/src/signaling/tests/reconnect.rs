@@ -2,10 +2,12 @@
 
 use serde_json::json;
 
-use super::harness::{Bench, Member, offer, publish_params};
+use super::harness::{Bench, Member, NODE, join_params, offer, publish_params};
 use crate::engine::{EngineConfig, Limits};
 use crate::ids::ClientId;
-use crate::session::Role;
+use crate::session::{Role, ViewOptions};
+
+const VIEW: ViewOptions = ViewOptions { pending_connections: true, webrtc_stats: false };
 
 fn come_back(bench: &mut Bench, member: &Member) -> ClientId {
     let client = bench.connect();
@@ -178,4 +180,60 @@ fn idle_and_refused_sockets_are_closed() {
     let member = bench.join("S", Role::Publisher);
     bench.pass(120_000);
     assert!(bench.open.contains(&member.client), "no ping was ever sent, so none is missed");
+}
+
+#[test]
+fn a_call_outlives_its_controller() {
+    let mut bench = Bench::new();
+    let mut members = bench.room_of(3);
+    let stream = bench.publish(&members[0]);
+    bench.subscribe(&members[1], &stream);
+    let waiting = bench.token("S", Role::Publisher);
+    let before: Vec<_> = bench.engine.sessions().map(|session| session.to_json(VIEW)).collect();
+    let room = bench.room().clone();
+    bench.clear();
+
+    bench.crash(0);
+    let after: Vec<_> = bench.engine.sessions().map(|session| session.to_json(VIEW)).collect();
+    assert_eq!(before, after);
+    bench.reconnect_node(NODE);
+    assert_eq!(*bench.room(), room, "the node is not touched");
+    assert_eq!(bench.events(), ["mediaNodeStatusChanged"; 2], "launching, running");
+
+    for member in &mut members {
+        member.client = come_back(&mut bench, member);
+    }
+    bench.clear();
+    bench.pass(60_000);
+    assert_eq!(bench.events(), [""; 0], "nobody is evicted");
+    bench.subscribe(&members[2], &stream);
+    let client = bench.connect();
+    let joined = bench.call(client, "joinRoom", join_params("S", &waiting));
+    assert_eq!(joined["value"].as_array().map(Vec::len), Some(3), "the token is good, the others are there");
+    bench.call(members[0].client, "unpublishVideo", json!({}));
+    assert_eq!(bench.room().transports.len(), 0);
+}
+
+#[test]
+fn who_does_not_come_back_after_a_restart_is_evicted() {
+    let mut bench = Bench::new();
+    let members = bench.room_of(2);
+    bench.crash(0);
+    bench.reconnect_node(NODE);
+    come_back(&mut bench, &members[0]);
+    bench.clear();
+    bench.pass(29_000);
+    assert_eq!(bench.events(), [""; 0]);
+    bench.pass(2_000);
+    assert_eq!(bench.events(), ["participantLeft networkDisconnect"]);
+}
+
+#[test]
+fn sessions_of_a_node_that_does_not_come_back_end() {
+    let mut bench = Bench::new();
+    bench.room_of(1);
+    bench.crash(0);
+    bench.clear();
+    bench.pass(11_000);
+    assert_eq!(bench.events(), ["participantLeft nodeCrashed", "sessionDestroyed nodeCrashed"]);
 }

@@ -7,6 +7,8 @@ use std::str::FromStr;
 use hyper::http::Uri;
 use sfu_core::control::proto::DEFAULT_PORT;
 
+use crate::ids::NodeId;
+
 /// A checked control URI.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct NodeUri {
@@ -34,13 +36,25 @@ impl NodeUri {
         self.port
     }
 
+    /// Whether both lead to the same socket; nodes take any path.
+    pub fn same_place(&self, other: &Self) -> bool {
+        self.host == other.host && self.port == other.port
+    }
+
+    /// An id that stays the same over restarts of the controller.
+    pub fn node_id(&self) -> NodeId {
+        let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
+        let text: String = format!("{}_{}", self.host, self.port).chars().map(plain).collect();
+        NodeId::from(format!("media_{text}"))
+    }
+
     /// The URI as it was written.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
     /// What to put into the `Host` header.
-    pub(super) fn authority(&self) -> String {
+    pub fn authority(&self) -> String {
         if self.host.contains(':') {
             format!("[{}]:{}", self.host, self.port)
         } else {
@@ -49,7 +63,7 @@ impl NodeUri {
     }
 
     /// Path and query of the upgrade request.
-    pub(super) fn path(&self) -> String {
+    pub fn path(&self) -> String {
         let uri: Option<Uri> = self.text.parse().ok();
         uri.and_then(|uri| uri.path_and_query().map(|path| path.to_string()))
             .unwrap_or_else(|| "/".to_owned())
@@ -109,6 +123,17 @@ mod tests {
             assert_eq!((uri.host(), uri.port(), uri.as_str()), (host, port, text));
             assert_eq!((uri.authority(), uri.path()), (authority.to_owned(), path.to_owned()));
         }
+    }
+
+    #[test]
+    fn the_path_is_no_part_of_the_place() {
+        let uri = |text: &str| text.parse::<NodeUri>().expect("valid");
+        let node = uri("ws://10.0.0.1:8888/kurento");
+        assert!(
+            node.same_place(&uri("ws://10.0.0.1")) && !node.same_place(&uri("ws://10.0.0.1:8889/kurento"))
+        );
+        assert_eq!(node.node_id().as_str(), "media_10_0_0_1_8888");
+        assert_eq!(uri("ws://[fd00::1]/x").node_id().as_str(), "media_fd00__1_8888");
     }
 
     #[test]
