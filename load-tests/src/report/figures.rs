@@ -25,16 +25,18 @@ struct Figure {
     show: fn(f64) -> String,
 }
 
-const FIGURES: [Figure; 11] = [
+const FIGURES: [Figure; 13] = [
     Figure { name: "packets/s out", of: |step| step.packets_out_per_s, show: count },
     Figure { name: "Mbit/s out", of: |step| Some(step.bits_out_per_s? / 1e6), show: two },
     Figure { name: "CPU, cores", of: |step| step.target_cpu_cores, show: two },
     Figure { name: "CPU us per packet out", of: |step| Some(step.cpu_ns_per_packet_out? / 1e3), show: two },
     Figure { name: "memory, MB", of: |step| Some(step.memory_bytes? as f64 / 1e6), show: count },
+    Figure { name: "KB per peer connection", of: |step| Some(step.memory_per_pc_bytes? / 1e3), show: count },
     Figure { name: "one-way delay p50, ms", of: |step| Some(step.delay_ms?.p50), show: two },
     Figure { name: "one-way delay p99, ms", of: |step| Some(step.delay_ms?.p99), show: two },
     Figure { name: "one-way delay p99.9, ms", of: |step| step.delay_ms?.p999, show: two },
     Figure { name: "loss, %", of: |step| Some(step.loss? * 100.0), show: three },
+    Figure { name: "packets verified, %", of: |step| Some(step.verified? * 100.0), show: count },
     Figure { name: "freezes", of: |step| Some(step.freezes? as f64), show: count },
     Figure { name: "join p99, ms", of: |step| Some(step.join_ms?.p99), show: count },
 ];

@@ -228,6 +228,9 @@ pub(crate) struct Step {
     /// Resident memory of the target, bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) memory_bytes: Option<u64>,
+    /// Growth of the target's memory since it was started, for each peer connection (streams in and out), bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) memory_per_pc_bytes: Option<f64>,
     /// From a publisher's socket to a subscriber's, ms.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) delay_ms: Option<Percentiles>,
@@ -237,6 +240,18 @@ pub(crate) struct Step {
     /// Times a subscriber's picture stood still.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) freezes: Option<u64>,
+    /// Share of the received packets that were decrypted and verified; the others were counted by their clear headers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) verified: Option<f64>,
+    /// Packets that came only after they were asked for again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) repaired: Option<u64>,
+    /// Packets that came out of order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) reordered: Option<u64>,
+    /// Interarrival jitter of the video streams at the end of the step, ms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) jitter_ms: Option<Percentiles>,
     /// From the start of a join to the first media of each stream, ms.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) join_ms: Option<Percentiles>,

@@ -10,12 +10,12 @@ use super::ramp::{self, Point};
 use super::session::{Session, World, wait_stable};
 use crate::client::Clients;
 use crate::client::stats::Stats;
-use crate::clock;
 use crate::report::model::{self, Step, Stop};
 use crate::report::progress::Progress;
 use crate::scenario::Scenario;
 use crate::target::{Placement, Target};
 use crate::witness;
+use crate::{clock, host};
 
 /// Media settles for so long before a step is measured.
 const SETTLE: Duration = Duration::from_millis(1_500);
@@ -64,11 +64,13 @@ pub(crate) async fn run(
     turn.target.version = target.version();
     turn.target.options = target.options().into_iter().collect();
     plan.progress.say(&format!("{} is ready", target.label()));
+    let idle_bytes = target.media_pids().iter().filter_map(|pid| host::resident_bytes(*pid)).sum();
     let mut running = Running {
         plan,
         world: World { target: Arc::from(target), clients: plan.clients.clone() },
         sessions: Vec::new(),
         created: 0,
+        idle_bytes,
     };
     let label = turn.target.label();
     turn.stop = match running.steps(&mut turn.steps, &label).await {
@@ -94,6 +96,8 @@ struct Running<'a> {
     world: World,
     sessions: Vec<Session>,
     created: usize,
+    /// The target's memory before anybody joined.
+    idle_bytes: u64,
 }
 
 impl Running<'_> {
@@ -292,6 +296,9 @@ impl Running<'_> {
         take(&self.sessions);
         let mut step = measure::step(plan.scenario, sessions, &stats, (&before, &after), &pids);
         step.join_ms = measure::of_values(join_ms);
+        let pcs = f64::from(step.publishers + step.subscribers);
+        step.memory_per_pc_bytes =
+            step.memory_bytes.map(|bytes| bytes.saturating_sub(self.idle_bytes) as f64 / pcs);
         Ok((step, stats))
     }
 
