@@ -223,6 +223,8 @@ impl Participant for User {
     }
 
     async fn leave(&mut self) -> Result<()> {
+        // Said explicitly the others hear of it at once; an ended session is noticed some time later.
+        self.session.message(self.handle, json!({ "request": "leave" }), None).await?;
         self.session.destroy().await
     }
 }

@@ -200,6 +200,14 @@ pub(crate) mod testing {
         let stats = clients.end_interval().await.unwrap();
         assert!(stats.frames >= 100 && stats.tracks == 4, "{} frames, {} tracks", stats.frames, stats.tracks);
         assert!(stats.arrived * 1000 >= stats.expected * 995, "{} of {}", stats.arrived, stats.expected);
+        let mut leaver = users.remove(0);
+        leaver.participant.leave().await.unwrap();
+        loop {
+            match in_time(users[0].events.recv()).await.unwrap() {
+                RoomEvent::StreamRemoved(stream) => break assert_eq!(stream.publisher, leaver.id),
+                other => eprintln!("{other:?}"),
+            }
+        }
         target.close_room(&room).await.unwrap();
         target.stop().await.unwrap();
     }
