@@ -49,6 +49,8 @@ struct Track {
     /// Highest number when the interval began; what is above is in the interval.
     interval_base: u64,
     interval_arrived: u64,
+    /// Was there when the interval began.
+    old: bool,
     missing: Vec<Missing>,
     until_sample: u32,
     last_arrival_ns: u64,
@@ -266,6 +268,7 @@ impl Receiver {
         for track in &mut self.tracks {
             track.interval_base = track.sequence.map_or(0, |sequence| sequence.highest());
             track.interval_arrived = 0;
+            track.old = true;
         }
     }
 
@@ -279,7 +282,9 @@ impl Receiver {
                 stats.expected += highest - track.interval_base;
                 stats.arrived += track.interval_arrived;
             }
-            let stalled = now_ns.saturating_sub(track.last_arrival_ns) > STALLED_NS;
+            // One that was negotiated within the interval may still be on its way.
+            let silent = now_ns.saturating_sub(track.last_arrival_ns) > STALLED_NS;
+            let stalled = silent && (track.old || track.last_arrival_ns > 0);
             stats.stalled += u64::from(stalled);
             if track.kind == Kind::Video && !stalled {
                 stats.jitter_us.saturating_record((track.jitter * 1_000_000 / track.clock / 16).max(1));
@@ -302,6 +307,7 @@ impl Track {
             interval_arrived: 0,
             missing: Vec::new(),
             until_sample: 0,
+            old: false,
             last_arrival_ns: 0,
             frame_timestamp: None,
             frame_complete_ns: 0,

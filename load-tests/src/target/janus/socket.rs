@@ -22,6 +22,25 @@ const KEEPALIVE: Duration = Duration::from_secs(25);
 /// Requests that may wait to be written.
 const REQUEST_QUEUE: usize = 64;
 
+/// The videoroom's code for a feed that is not there, or not any more.
+pub(super) const NO_SUCH_FEED: u64 = 428;
+
+/// The videoroom said no.
+#[derive(Debug)]
+pub(super) struct Refused {
+    /// Its number for the reason.
+    pub(super) code: u64,
+    text: String,
+}
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for Refused {}
+
 struct Call {
     message: Value,
     answer: oneshot::Sender<Value>,
@@ -76,7 +95,8 @@ impl Session {
         let mut answer = self.call(message).await.with_context(|| format!("videoroom {name}"))?;
         let data = answer["plugindata"]["data"].take();
         if let Some(error) = data["error"].as_str() {
-            bail!("videoroom {name}: {error}");
+            let code = data["error_code"].as_u64().unwrap_or(0);
+            return Err(Refused { code, text: format!("videoroom {name}: {error}") }.into());
         }
         Ok((data, answer["jsep"]["sdp"].as_str().map(str::to_owned)))
     }
