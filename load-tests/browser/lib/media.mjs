@@ -41,7 +41,7 @@ function difference(before, after) {
       [name, value - (before[kind][name] ?? 0)]));
   const [audio, video] = [subtract('audio'), subtract('video')];
   const frames = video.framesDecoded ?? video.framesSent ?? 0;
-  return { stream: after.stream, seconds, audio, video, fps: frames / seconds, width: after.video.width, layers: after.video.layers };
+  return { stream: after.stream, seconds, audio, video, fps: frames / seconds, width: after.video.width, height: after.video.height, layers: after.video.layers };
 }
 
 /** One line per stream, for the log of a test run. */

@@ -38,7 +38,8 @@ export async function until(what, check, ms = 15_000) {
   }
 }
 
-function servePage() {
+/** The page server, on a free port. */
+export function servePage() {
   const server = createServer(async (request, response) => {
     const [file, type] = FILES[new URL(request.url, 'http://x').pathname] ?? [];
     if (!file) return response.writeHead(404).end();

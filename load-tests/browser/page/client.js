@@ -114,7 +114,7 @@ function pick(report) {
   const keep = {
     'inbound-rtp': ['packetsReceived', 'packetsLost', 'framesDecoded', 'framesReceived', 'framesDropped', 'freezeCount',
       'totalFreezesDuration', 'totalAudioEnergy', 'concealedSamples', 'totalSamplesReceived', 'nackCount', 'pliCount',
-      'keyFramesDecoded', 'bytesReceived', 'retransmittedPacketsReceived'],
+      'keyFramesDecoded', 'bytesReceived', 'retransmittedPacketsReceived', 'jitterBufferDelay', 'jitterBufferEmittedCount'],
     'outbound-rtp': ['packetsSent', 'framesSent', 'framesEncoded', 'keyFramesEncoded', 'nackCount', 'pliCount', 'firCount',
       'bytesSent', 'retransmittedPacketsSent', 'targetBitrate'],
   };
@@ -134,6 +134,7 @@ function pick(report) {
       if (typeof entry[name] === 'number') target[name] = (target[name] ?? 0) + entry[name];
     }
     if (entry.frameWidth) target.width = Math.max(target.width ?? 0, entry.frameWidth);
+    if (entry.frameHeight) target.height = Math.max(target.height ?? 0, entry.frameHeight);
     if (entry.rid) target.layers = [...(target.layers ?? []), { rid: entry.rid, frames: entry.framesSent, width: entry.frameWidth }];
   }
   return result;

@@ -1,0 +1,214 @@
+//! One light peer connection: ICE, DTLS, SRTP and a role on one socket.
+//!
+//! ```text
+//! Described ──checks──▶ Connected ──DTLS──▶ Secured ──(receiver: first picture)──▶ Playing
+//!     └──────────────────────┴──────── no consent for 30 s, DTLS error ───▶ Failed
+//! ```
+//!
+//! [`Peer::visit`] is called every few milliseconds: it empties the socket and does what is due. Nothing waits.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::dtls::Identity;
+use super::ice::Credentials;
+use super::link::{Link, Outcome};
+use super::net::{Buffers, Socket};
+use super::publisher::{Batch, Publisher};
+use super::receiver::Receiver;
+use super::sdp::Remote;
+use super::srtp::Srtp;
+use super::stats::Stats;
+
+/// Pause between compound reports.
+pub(super) const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// Pause between visits while a connection is made, and afterwards.
+const VISIT_CONNECTING: Duration = Duration::from_millis(2);
+const VISIT_PUBLISHER: Duration = Duration::from_millis(20);
+const VISIT_RECEIVER: Duration = Duration::from_millis(60);
+
+/// What a connection is for.
+pub(crate) enum Role {
+    Publisher(Box<Publisher>),
+    Receiver(Box<Receiver>),
+}
+
+/// One light client's peer connection.
+pub(crate) struct Peer {
+    socket: Socket,
+    link: Link,
+    role: Role,
+}
+
+/// What a worker lends to its peers.
+pub(crate) struct Context {
+    pub(crate) buffers: Buffers,
+    pub(crate) batch: Batch,
+    pub(crate) packet: Vec<u8>,
+    pub(crate) stats: Stats,
+}
+
+/// What a worker must do about a peer after a visit.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    Visit(Duration),
+    /// The keys are there: a publisher's media begins.
+    Secured(Duration),
+    /// It is over.
+    Failed,
+}
+
+impl Peer {
+    /// A connection whose other side is described. `outcome` hears of it once.
+    pub(crate) fn new(
+        socket: Socket,
+        identity: Identity,
+        local: &Credentials,
+        remote: Remote,
+        role: Role,
+        outcome: oneshot::Sender<Outcome>,
+        now: Instant,
+    ) -> Peer {
+        let link = Link::new(identity, local, remote, outcome, now);
+        Peer { socket, link, role }
+    }
+
+    /// Whether this one sends media.
+    pub(crate) fn is_publisher(&self) -> bool {
+        matches!(self.role, Role::Publisher(_))
+    }
+
+    /// The receiver, for those that are one.
+    pub(crate) fn receiver_mut(&mut self) -> Option<&mut Receiver> {
+        match &mut self.role {
+            Role::Receiver(receiver) => Some(receiver),
+            Role::Publisher(_) => None,
+        }
+    }
+
+    /// A renegotiation brought more streams.
+    pub(crate) fn redescribe(&mut self, remote: Remote) {
+        if let Role::Receiver(receiver) = &mut self.role {
+            receiver.add_tracks(&remote);
+        }
+    }
+
+    /// A candidate came late.
+    pub(crate) fn add_candidate(&mut self, candidate: SocketAddr) {
+        let link = &mut self.link;
+        if !link.remote.candidates.contains(&candidate) {
+            link.remote.candidates.push(candidate);
+            link.next_check = link.began;
+        }
+    }
+
+    /// Empties the socket and does what is due.
+    pub(crate) fn visit(&mut self, now: Instant, now_ns: u64, context: &mut Context) -> Next {
+        let had_keys = self.link.keys.is_some();
+        let outcome =
+            self.receive(now, now_ns, context).and_then(|()| self.link.keep_alive(&self.socket, now));
+        if let Err(error) = outcome {
+            context.stats.failed += 1;
+            self.link.settle(Err(format!("{error:#}")));
+            return Next::Failed;
+        }
+        if self.link.keys.is_none() {
+            return Next::Visit(VISIT_CONNECTING);
+        }
+        self.report(now, now_ns, context);
+        match &self.role {
+            Role::Publisher(_) => {
+                self.link.settle(Ok(now));
+                if had_keys { Next::Visit(VISIT_PUBLISHER) } else { Next::Secured(VISIT_PUBLISHER) }
+            }
+            Role::Receiver(receiver) if receiver.is_playing() => {
+                self.link.settle(Ok(now));
+                Next::Visit(VISIT_RECEIVER)
+            }
+            // Until it plays it is looked at often, so that the time to the first picture is right.
+            Role::Receiver(_) => Next::Visit(VISIT_CONNECTING),
+        }
+    }
+
+    fn receive(&mut self, now: Instant, now_ns: u64, context: &mut Context) -> anyhow::Result<()> {
+        let Context { buffers, batch, packet: reply, stats } = context;
+        batch.clear();
+        // The closure needs the rest of the peer.
+        let Peer { socket, link, role } = self;
+        socket.receive(buffers, |train| {
+            stats.receives += 1;
+            let arrival_ns = train.arrival_ns.unwrap_or(now_ns);
+            if let (Some(total), Role::Receiver(receiver)) = (train.overflowed, &mut *role) {
+                receiver.on_overflow(total, stats);
+            }
+            for datagram in train.bytes.chunks_mut(train.segment) {
+                match datagram {
+                    [0..=3, ..] => link.on_stun(socket, datagram, train.from, now, reply)?,
+                    [20..=63, ..] => link.on_dtls(socket, datagram, now)?,
+                    [128..=191, 192..=223, ..] => link.on_rtcp(role, datagram, arrival_ns, batch, stats),
+                    [128..=191, ..] => {
+                        if let (Some((_, rx)), Role::Receiver(receiver)) = (&link.keys, &mut *role) {
+                            receiver.on_rtp(datagram, arrival_ns, rx, stats);
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            Ok::<(), anyhow::Error>(())
+        })?;
+        Self::flush(&self.socket, batch, stats);
+        Ok(())
+    }
+
+    /// Requests at once, reports once a second.
+    fn report(&mut self, now: Instant, now_ns: u64, context: &mut Context) {
+        let Some((tx, _)) = &mut self.link.keys else { return };
+        let packet = &mut context.packet;
+        packet.clear();
+        if let Role::Receiver(receiver) = &mut self.role {
+            receiver.requests(packet, now_ns, &mut context.stats);
+        }
+        if now >= self.link.next_report {
+            self.link.next_report = now + REPORT_INTERVAL;
+            match &mut self.role {
+                Role::Publisher(publisher) => publisher.reports(packet, now_ns),
+                Role::Receiver(receiver) => receiver.reports(packet, now_ns),
+            }
+        }
+        if !packet.is_empty() {
+            tx.seal_rtcp(packet);
+            self.socket.send(packet);
+        }
+    }
+
+    /// Sends the next video frame.
+    pub(crate) fn send_video(&mut self, now_ns: u64, context: &mut Context) {
+        self.send_media(context, |publisher, batch, tx| publisher.video_frame(batch, tx, now_ns));
+    }
+
+    /// Sends the next audio packet.
+    pub(crate) fn send_audio(&mut self, now_ns: u64, context: &mut Context) {
+        self.send_media(context, |publisher, batch, tx| publisher.audio_packet(batch, tx, now_ns));
+    }
+
+    fn send_media(&mut self, context: &mut Context, write: impl FnOnce(&mut Publisher, &mut Batch, &Srtp)) {
+        if let (Role::Publisher(publisher), Some((tx, _))) = (&mut self.role, &self.link.keys) {
+            context.batch.clear();
+            write(publisher, &mut context.batch, tx);
+            let (packets, bytes) = Publisher::tally(&context.batch);
+            context.stats.sent_packets += packets;
+            context.stats.sent_bytes += bytes;
+            Self::flush(&self.socket, &context.batch, &mut context.stats);
+        }
+    }
+
+    fn flush(socket: &Socket, batch: &Batch, stats: &mut Stats) {
+        for (start, end, size) in batch.runs() {
+            if !socket.send_train(&batch.bytes[start..end], size) {
+                stats.send_refused += ((end - start).div_ceil(size)) as u64;
+            }
+        }
+    }
+}

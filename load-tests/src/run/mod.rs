@@ -1,0 +1,258 @@
+//! Runs: which targets in which turns, and the report of it all.
+
+mod measure;
+mod netns;
+mod ramp;
+mod session;
+mod turn;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+use self::netns::Netns;
+use crate::cli::{Reactor, RunOptions, TargetKind};
+use crate::client::Clients;
+use crate::media::Clip;
+use crate::report::model::{self, Report};
+use crate::report::progress::Progress;
+use crate::report::{self};
+use crate::scenario::Scenario;
+use crate::target::janus::Janus;
+use crate::target::livekit::LiveKit;
+use crate::target::weir::Weir;
+use crate::target::{Placement, Target};
+use crate::{clock, host};
+
+/// Audio packets per second of one publisher.
+const AUDIO_PER_S: f64 = 50.0;
+
+/// A target and its variant, as `--turns` names them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Choice {
+    kind: TargetKind,
+    reactor: Option<Reactor>,
+}
+
+impl Choice {
+    /// `weir`, `weir:mmsg`, `janus`.
+    fn parse(text: &str) -> Result<Choice> {
+        use clap::ValueEnum as _;
+        let (kind, variant) =
+            text.split_once(':').map_or((text, None), |(kind, variant)| (kind, Some(variant)));
+        let kind = TargetKind::from_str(kind, true).ok().with_context(|| {
+            format!("--turns: \"{kind}\" is none of weir, weir:io_uring, weir:mmsg, janus, livekit")
+        })?;
+        let reactor = variant
+            .map(|name| {
+                Reactor::from_str(name, true).ok().with_context(|| format!("--turns: no variant \"{name}\""))
+            })
+            .transpose()?;
+        Ok(Choice { kind, reactor })
+    }
+
+    fn name(self) -> &'static str {
+        match self.kind {
+            TargetKind::Weir => "weir",
+            TargetKind::Janus => "janus",
+            TargetKind::Livekit => "livekit",
+        }
+    }
+
+    fn make(self, options: &RunOptions) -> Result<Box<dyn Target>> {
+        Ok(match self.kind {
+            TargetKind::Weir => {
+                Box::new(Weir::new(options.url.clone(), options.secret.clone(), self.reactor))
+            }
+            TargetKind::Janus => Box::new(Janus::new(options.url.clone())),
+            TargetKind::Livekit => Box::new(LiveKit::new(options.url.clone(), &options.secret)?),
+        })
+    }
+
+    fn model(self) -> model::Target {
+        let variant = self.reactor.map(|reactor| reactor.name().to_owned());
+        model::Target { name: self.name().to_owned(), variant, version: None, options: BTreeMap::new() }
+    }
+}
+
+/// Runs a scenario and delivers the report.
+///
+/// # Errors
+/// When nothing could be measured.
+pub(crate) fn command(options: &RunOptions) -> Result<()> {
+    let scenario = Scenario::load(&options.scenario)?;
+    let choices = choices(options)?;
+    if options.nice != 0 {
+        host::set_nice(options.nice)?;
+    }
+    let report = turn::block_on(measure_all(options, &scenario, &choices))?;
+    report::deliver(&report, options.json.as_deref(), options.html.as_deref())?;
+    let measured = report.turns.iter().any(|turn| !turn.steps.is_empty());
+    anyhow::ensure!(measured, "nothing could be measured");
+    Ok(())
+}
+
+/// Targets in the order in which they run, rounds included.
+fn choices(options: &RunOptions) -> Result<Vec<(Choice, u32)>> {
+    if options.turns.is_empty() {
+        return Ok(vec![(Choice { kind: options.target, reactor: options.reactor }, 1)]);
+    }
+    anyhow::ensure!(options.url.is_none(), "--turns starts its targets: it does not go with --url");
+    let named: Vec<Choice> = options.turns.iter().map(|text| Choice::parse(text)).collect::<Result<_>>()?;
+    // Written out (A,B,A,B) the list is what runs; written once, it is repeated.
+    let repeated = named.iter().enumerate().any(|(index, choice)| named[..index].contains(choice));
+    let rounds = if repeated { 1 } else { options.rounds };
+    let all: Vec<Choice> = (0..rounds).flat_map(|_| named.clone()).collect();
+    let round = |index: usize| all[..=index].iter().filter(|choice| **choice == all[index]).count() as u32;
+    Ok((0..all.len()).map(|index| (all[index], round(index))).collect())
+}
+
+async fn measure_all(options: &RunOptions, scenario: &Scenario, choices: &[(Choice, u32)]) -> Result<Report> {
+    let files = host::raise_file_limit()?;
+    anyhow::ensure!(files > 1_000, "only {files} open files are allowed: raise the limit (ulimit -n)");
+    host::pin_this_thread(&options.generator_cores);
+    let clip = Clip::load()?;
+    let clip_rate = packets_per_s(&clip);
+    let steering = options.steering.then_some((&options.sut_cores[..], &options.generator_cores[..]));
+    let netns = options.netns.then(|| Netns::create(steering)).transpose()?;
+    let (here, there) = addresses(netns.as_ref(), options.url.is_some());
+    let placement = Placement {
+        cores: options.sut_cores.clone(),
+        control_cores: options.generator_cores.clone(),
+        address: there,
+        netns: netns.as_ref().map(|netns| netns.name.clone()),
+        tcp_port: options.tcp_port,
+        udp_port: options.udp_port,
+    };
+    let clients = Arc::new(Clients::start(&options.generator_cores, here, clip.clone(), options.full_share)?);
+    let progress = Progress::new(choices.len() as u32);
+    let mut report = head(options, scenario, &clip);
+    let end = clock::now() + Duration::from_secs(u64::from(options.max_secs));
+    for (index, (choice, round)) in choices.iter().enumerate() {
+        let target = match choice.make(options) {
+            Ok(target) => target,
+            Err(error) => {
+                report.skipped.push(format!("{error:#}"));
+                continue;
+            }
+        };
+        let now = clock::now();
+        let share = end.saturating_duration_since(now) / (choices.len() - index) as u32;
+        let plan = turn::Plan {
+            scenario,
+            steps: if options.steps.is_empty() { scenario.steps.clone() } else { options.steps.clone() },
+            max_sessions: options.max_sessions,
+            hold: Duration::from_secs(u64::from(options.secs.max(1))),
+            witnesses: options.witnesses,
+            deadline: now + share,
+            placement: &placement,
+            ours: options.url.is_none(),
+            clients: &clients,
+            clip_rate,
+            progress: &progress,
+        };
+        report.turns.push(turn::run(&plan, target, choice.model(), *round).await);
+    }
+    progress.finish();
+    Ok(report)
+}
+
+/// Addresses of the clients and of a target that is started here.
+fn addresses(netns: Option<&Netns>, remote: bool) -> (IpAddr, IpAddr) {
+    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    match netns {
+        Some(netns) => (netns.here, netns.there),
+        // A server elsewhere is reached from whatever address the route has.
+        None if remote => (IpAddr::V4(Ipv4Addr::UNSPECIFIED), loopback),
+        None => (loopback, loopback),
+    }
+}
+
+/// RTP packets per second of one publisher of the clip.
+fn packets_per_s(clip: &Arc<Clip>) -> f64 {
+    let units = crate::client::units::Units::new(clip.clone());
+    let fragments: usize = (0..clip.video.len()).map(|frame| units.frame(frame).1.len()).sum();
+    AUDIO_PER_S + fragments as f64 * f64::from(clip.video_fps) / clip.video.len() as f64
+}
+
+fn head(options: &RunOptions, scenario: &Scenario, clip: &Clip) -> Report {
+    let numbers = |cores: &[usize]| cores.iter().map(|core| *core as u32).collect();
+    let ours = options.url.is_none();
+    Report {
+        format: model::FORMAT,
+        machine: model::Machine {
+            cpu: host::cpu_name(),
+            cores: host::cores(),
+            memory_bytes: host::memory_bytes(),
+            kernel: host::kernel(),
+        },
+        commit: host::commit(),
+        command: std::env::args().collect::<Vec<_>>().join(" "),
+        started: host::rfc3339(clock::wall_ns() / 1_000_000_000),
+        setup: model::Setup {
+            network: match (ours, options.netns) {
+                (true, true) => model::Network::Netns,
+                (true, false) => model::Network::Loopback,
+                (false, _) => model::Network::Remote,
+            },
+            target_cpus: if ours { numbers(&options.sut_cores) } else { Vec::new() },
+            generator_cpus: numbers(&options.generator_cores),
+        },
+        scenario: model::Scenario {
+            name: scenario.name.clone(),
+            publishers: scenario.publishers,
+            subscribers: scenario.subscriptions(),
+            media: clip.label.clone(),
+            users: scenario.users(),
+        },
+        turns: Vec::new(),
+        skipped: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Cli, Command};
+    use clap::Parser as _;
+
+    fn options(arguments: &[&str]) -> RunOptions {
+        let line = ["load-tests", "run", "7-to-7"].iter().chain(arguments);
+        match Cli::parse_from(line).command {
+            Command::Run(options) => options,
+            _ => panic!("run was asked for"),
+        }
+    }
+
+    fn order(arguments: &[&str]) -> Vec<(String, u32)> {
+        let choices = choices(&options(arguments)).unwrap();
+        choices.iter().map(|(choice, round)| (choice.model().label(), *round)).collect()
+    }
+
+    #[test]
+    fn turns_alternate() {
+        let expect =
+            |list: &[(&str, u32)]| list.iter().map(|(n, r)| ((*n).to_owned(), *r)).collect::<Vec<_>>();
+        assert_eq!(order(&[]), expect(&[("weir", 1)]));
+        assert_eq!(order(&["--reactor", "mmsg"]), expect(&[("weir mmsg", 1)]));
+        assert_eq!(
+            order(&["--turns", "weir:mmsg,janus", "--rounds", "2"]),
+            expect(&[("weir mmsg", 1), ("janus", 1), ("weir mmsg", 2), ("janus", 2)])
+        );
+        assert_eq!(
+            order(&["--turns", "janus,weir,janus"]),
+            expect(&[("janus", 1), ("weir", 1), ("janus", 2)])
+        );
+        assert!(choices(&options(&["--turns", "weir:fast"])).is_err());
+        assert!(choices(&options(&["--turns", "weir", "--url", "http://x"])).is_err());
+    }
+
+    #[test]
+    fn the_clip_has_the_expected_packet_rate() {
+        let rate = packets_per_s(&Clip::load().unwrap());
+        assert!((120.0..170.0).contains(&rate), "{rate}");
+    }
+}

@@ -1,0 +1,344 @@
+//! One target from its start to its end: sessions are added step by step, each step is held and measured.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+
+use super::measure::{self, Broken, Doubts, Meters};
+use super::ramp::{self, Point};
+use super::session::{Session, World, wait_stable};
+use crate::client::Clients;
+use crate::client::stats::Stats;
+use crate::report::model::{self, Step, Stop};
+use crate::report::progress::Progress;
+use crate::scenario::Scenario;
+use crate::target::{Placement, Target};
+use crate::witness;
+use crate::{clock, host};
+
+/// Media settles for so long before a step is measured.
+const SETTLE: Duration = Duration::from_millis(1_500);
+/// Between two looks at the clock while a step is measured.
+const TICK: Duration = Duration::from_millis(250);
+/// How often a disturbed step is measured.
+const TRIES: u32 = 3;
+/// How long tasks may take to let go of a target.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a turn is run with.
+pub(crate) struct Plan<'a> {
+    pub(crate) scenario: &'a Scenario,
+    /// Numbers of sessions; empty for the ramp.
+    pub(crate) steps: Vec<u32>,
+    pub(crate) max_sessions: u32,
+    pub(crate) hold: Duration,
+    /// Browsers that join one session after the last step.
+    pub(crate) witnesses: u32,
+    pub(crate) deadline: Instant,
+    pub(crate) placement: &'a Placement,
+    /// Start and stop the target.
+    pub(crate) ours: bool,
+    pub(crate) clients: &'a Arc<Clients>,
+    /// Packets per second of one publisher.
+    pub(crate) clip_rate: f64,
+    pub(crate) progress: &'a Progress,
+}
+
+/// Runs one turn; what fails is its stop.
+pub(crate) async fn run(
+    plan: &Plan<'_>,
+    mut target: Box<dyn Target>,
+    name: model::Target,
+    round: u32,
+) -> model::Turn {
+    plan.progress.begin_turn(&name.label(), round);
+    let mut turn = model::Turn { target: name, round, steps: Vec::new(), stop: Stop::StepsDone };
+    if plan.ours
+        && let Err(error) = target.start(plan.placement).await
+    {
+        turn.stop = Stop::Failed { error: format!("{error:#}") };
+        let _ = target.stop().await;
+        return turn;
+    }
+    turn.target.version = target.version();
+    turn.target.options = target.options().into_iter().collect();
+    plan.progress.say(&format!("{} is ready", target.label()));
+    let idle_bytes = target.media_pids().iter().filter_map(|pid| host::resident_bytes(*pid)).sum();
+    let mut running = Running {
+        plan,
+        world: World { target: Arc::from(target), clients: plan.clients.clone() },
+        sessions: Vec::new(),
+        created: 0,
+        idle_bytes,
+    };
+    let label = turn.target.label();
+    turn.stop = match running.steps(&mut turn.steps, &label).await {
+        Ok(stop) => stop,
+        Err(error) => Stop::Failed { error: format!("{error:#}") },
+    };
+    if let (1.., Some(held)) = (plan.witnesses, turn.capacity().map(|step| step.sessions)) {
+        match running.witness(held).await {
+            Ok(step) => {
+                plan.progress.end_step(&label, &step);
+                turn.steps.push(step);
+            }
+            Err(error) => turn.doubt(format!("no witnesses: {error:#}")),
+        }
+    }
+    running.end().await;
+    plan.progress.end_turn(&turn);
+    turn
+}
+
+struct Running<'a> {
+    plan: &'a Plan<'a>,
+    world: World,
+    sessions: Vec<Session>,
+    created: usize,
+    /// The target's memory before anybody joined.
+    idle_bytes: u64,
+}
+
+impl Running<'_> {
+    async fn steps(&mut self, done: &mut Vec<Step>, label: &str) -> Result<Stop> {
+        let (plan, limits) = (self.plan, self.plan.scenario.limits);
+        let mut points: Vec<Point> = Vec::new();
+        let mut stop = Stop::StepsDone;
+        let mut given = plan.steps.iter().copied();
+        loop {
+            let next = if plan.steps.is_empty() {
+                ramp::next(&points, plan.scenario.ramp_start, plan.max_sessions, limits.cpu)
+            } else {
+                given.next()
+            };
+            let Some(sessions) = next else { return Ok(stop) };
+            if clock::now() + plan.hold > plan.deadline {
+                return Ok(Stop::TimeLimit);
+            }
+            if let Some(unstable) = self.resize(sessions).await? {
+                points.push(Point { sessions, held: false, cpu: None });
+                stop = unstable;
+                if !plan.steps.is_empty() {
+                    return Ok(stop);
+                }
+                continue;
+            }
+            let (step, broken, full) = self.judged(sessions, label).await?;
+            plan.progress.end_step(label, &step);
+            points.push(Point {
+                sessions,
+                held: step.held,
+                cpu: step.target_cpu_cores.map(|cpu| cpu / plan.placement.cores.len() as f64),
+            });
+            if let Some(broken) = broken {
+                stop = if full { Stop::GeneratorFull } else { to_stop(broken, limits.stable_s) };
+            }
+            done.push(step);
+            if broken.is_some() && !plan.steps.is_empty() {
+                return Ok(stop);
+            }
+        }
+    }
+
+    /// Measures a step and compares it with the limits. One that breaks a limit while something else took the target's or the
+    /// generator's core says nothing: it is measured again, and the last time counts.
+    async fn judged(&mut self, sessions: u32, label: &str) -> Result<(Step, Option<Broken>, bool)> {
+        let plan = self.plan;
+        let mut tries = 1;
+        loop {
+            let (mut step, stats) = self.hold(sessions).await?;
+            let (broken, doubts) = self.judge(&mut step, &stats);
+            let disturbed = doubts.late || doubts.foreign;
+            if broken.is_some() && disturbed && tries < TRIES && clock::now() + plan.hold < plan.deadline {
+                tries += 1;
+                plan.progress.say(&format!("{label}: {sessions} sessions disturbed ({broken:?}), once more"));
+                continue;
+            }
+            return Ok((step, broken, doubts.full));
+        }
+    }
+
+    /// Writes into a step whether it was held and what makes it doubtful; what broke it, and the doubts.
+    fn judge(&self, step: &mut Step, stats: &Stats) -> (Option<Broken>, Doubts) {
+        let plan = self.plan;
+        let broken = measure::judge(step, stats, &plan.scenario.limits, plan.placement.cores.len());
+        let doubts = measure::doubts(step, stats, plan.scenario, plan.clip_rate);
+        step.held = broken.is_none();
+        step.warnings.clone_from(&doubts.warnings);
+        (broken, doubts)
+    }
+
+    /// One more step, at 90 % of the sessions that were held, with browsers in the first session that say what they see.
+    async fn witness(&mut self, held: u32) -> Result<Step> {
+        let plan = self.plan;
+        let sessions = (held * 9 / 10).max(1);
+        anyhow::ensure!(
+            self.resize(sessions).await?.is_none(),
+            "{sessions} sessions did not become stable again"
+        );
+        let room = &self.sessions.first().context("no session")?.room;
+        let mut tokens = Vec::new();
+        for _ in 0..plan.witnesses {
+            let token = self.world.target.witness_token(room).await?;
+            tokens
+                .push(token.with_context(|| format!("browsers cannot join {}", self.world.target.label()))?);
+        }
+        let streams = plan.scenario.publishers;
+        let order = witness::Order { tokens, streams, settle: SETTLE, seconds: plan.hold };
+        plan.progress.say(&format!("{} browsers join one of {sessions} sessions", plan.witnesses));
+        let watching = witness::Watching::begin(&order, &plan.placement.control_cores).await?;
+        let (held, seen) = tokio::join!(self.hold(sessions), watching.end());
+        let (mut step, stats) = held?;
+        self.judge(&mut step, &stats);
+        // The browsers' packets cost CPU and are not among those counted.
+        step.cpu_ns_per_packet_out = None;
+        step.witnesses = Some(seen?);
+        Ok(step)
+    }
+
+    /// Brings the number of sessions to `wanted`; a reason to stop when they do not become stable.
+    async fn resize(&mut self, wanted: u32) -> Result<Option<Stop>> {
+        while self.sessions.len() > wanted as usize {
+            if let Some(session) = self.sessions.pop() {
+                session.close().await?;
+            }
+        }
+        let scenario = self.plan.scenario;
+        let limit = Duration::from_secs(u64::from(scenario.limits.stable_s));
+        while self.sessions.len() < wanted as usize {
+            // One after the other as in the published test, a few at a time once there are many.
+            let missing = wanted as usize - self.sessions.len();
+            let group =
+                scenario.joins_per_s.map_or((self.sessions.len() / 8).max(1), |_| missing).min(missing);
+            let first = self.sessions.len();
+            for _ in 0..group {
+                self.sessions.push(Session::create(&self.world, self.created).await?);
+                self.created += 1;
+            }
+            self.join(first).await;
+            let shared: Vec<_> =
+                self.sessions[first..].iter().map(|session| session.shared.clone()).collect();
+            let connections = self.connections();
+            let all = u64::from(connections) * u64::from(wanted);
+            let before = u64::from(connections) * first as u64;
+            let unstable = wait_stable(&shared, connections, limit, |playing| {
+                self.plan.progress.joining(wanted, before + playing, all);
+            })
+            .await;
+            if unstable > 0 {
+                for error in shared.iter().flat_map(|shared| shared.errors()).take(3) {
+                    self.plan.progress.say(&error);
+                }
+                return Ok(Some(Stop::Unstable { streams: unstable, limit_s: scenario.limits.stable_s }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Peer connections of a session that must play: one a stream, or one a user who receives anything.
+    fn connections(&self) -> u32 {
+        let scenario = self.plan.scenario;
+        match (self.world.target.bundles_streams(), scenario.publishers) {
+            (false, _) => scenario.subscriptions(),
+            (true, 0) => 0,
+            (true, 1) => scenario.users() - 1,
+            (true, _) => scenario.users(),
+        }
+    }
+
+    /// Everybody joins the sessions from `first` on: at once, or at the scenario's rate in turns over the sessions.
+    async fn join(&mut self, first: usize) {
+        let scenario = self.plan.scenario;
+        let pause = scenario.joins_per_s.map(|rate| Duration::from_secs_f64(1.0 / rate.max(0.1)));
+        let mut timer = pause.map(tokio::time::interval);
+        for user in 0..scenario.users() {
+            for session in &mut self.sessions[first..] {
+                if let Some(timer) = &mut timer {
+                    timer.tick().await;
+                }
+                session.join(user < scenario.publishers);
+            }
+        }
+    }
+
+    /// Lets the sessions run and measures.
+    async fn hold(&mut self, sessions: u32) -> Result<(Step, Stats)> {
+        let plan = self.plan;
+        tokio::time::sleep(SETTLE).await;
+        let mut join_ms: Vec<f64> = Vec::new();
+        let mut take = |sessions: &[Session]| {
+            join_ms.extend(sessions.iter().flat_map(|session| session.shared.take_join_ms()));
+        };
+        take(&self.sessions);
+        let (pids, control) = (self.world.target.media_pids(), self.world.target.control_pids());
+        let cores = &plan.placement.cores;
+        plan.clients.begin_interval()?;
+        let before = Meters::read(&pids, &control, cores, clock::now());
+        let began = clock::now();
+        let (mut replaced, mut turn) = (0.0, 0);
+        while began.elapsed() < plan.hold {
+            let elapsed = began.elapsed().as_secs_f64();
+            plan.progress.measuring(sessions, elapsed, plan.hold.as_secs_f64(), "");
+            while replaced < elapsed * plan.scenario.replaced_per_s {
+                replaced += 1.0;
+                turn += 1;
+                let count = self.sessions.len();
+                let session = &mut self.sessions[turn % count];
+                if let Some(publishes) = session.leave_oldest() {
+                    session.join(publishes);
+                }
+            }
+            tokio::time::sleep(TICK.min(plan.hold.saturating_sub(began.elapsed()))).await;
+        }
+        let after = Meters::read(&pids, &control, cores, clock::now());
+        let stats = plan.clients.end_interval().await?;
+        take(&self.sessions);
+        let mut step = measure::step(plan.scenario, sessions, &stats, (&before, &after), &pids);
+        step.join_ms = measure::of_values(join_ms);
+        let pcs = f64::from(step.publishers + step.subscribers);
+        step.memory_per_pc_bytes =
+            step.memory_bytes.map(|bytes| bytes.saturating_sub(self.idle_bytes) as f64 / pcs);
+        Ok((step, stats))
+    }
+
+    /// Everybody leaves, the target ends.
+    async fn end(mut self) {
+        for session in self.sessions.drain(..) {
+            let closed = tokio::time::timeout(RELEASE_TIMEOUT, session.close()).await;
+            if closed.is_err() {
+                break;
+            }
+        }
+        if !self.plan.ours {
+            return;
+        }
+        let began = clock::now();
+        while began.elapsed() < RELEASE_TIMEOUT {
+            if let Some(target) = Arc::get_mut(&mut self.world.target) {
+                let _ = target.stop().await;
+                return;
+            }
+            tokio::time::sleep(TICK).await;
+        }
+        // Somebody still holds it: its processes are killed when it is dropped.
+    }
+}
+
+fn to_stop(broken: Broken, limit_s: u32) -> Stop {
+    match broken {
+        Broken::CpuFull(share) => Stop::CpuFull { share },
+        Broken::Loss(share) => Stop::Loss { share },
+        Broken::Delay(p99_ms) => Stop::Delay { p99_ms },
+        Broken::Stalled(streams) => Stop::Unstable { streams, limit_s },
+    }
+}
+
+/// Runs `future` on a runtime of one thread.
+pub(crate) fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("starting the runtime")?
+        .block_on(future)
+}

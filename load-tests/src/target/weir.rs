@@ -1,0 +1,313 @@
+//! Weir over REST and JSON-RPC, as an OpenVidu application and its browsers speak to it.
+//!
+//! Started here it is a controller and a media node, two processes, so that the media node's CPU is its own.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use async_trait::async_trait;
+use base64::Engine as _;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Bytes;
+use hyper::{Method, Request};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use serde_json::{Value, json};
+
+use super::jsonrpc::Socket;
+use super::process::{Launch, Process, Scratch};
+use super::{Joined, Offer, Participant, PcKey, Placement, RoomEvent, StreamRef, Target};
+use crate::cli::Reactor;
+
+/// How long a started Weir may take to be ready.
+const READY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Between two looks.
+const READY_INTERVAL: Duration = Duration::from_millis(100);
+/// Receive slots of the media node: full resend caches for some 140 rooms of seven.
+const SLOTS_PER_CORE: u32 = 1 << 17;
+
+/// A Weir, ours or somebody's.
+pub(crate) struct Weir {
+    url: String,
+    secret: String,
+    reactor: Option<Reactor>,
+    client: Client<HttpConnector, Full<Bytes>>,
+    running: Option<Running>,
+    ours: bool,
+}
+
+struct Running {
+    node: Process,
+    controller: Process,
+    _scratch: Scratch,
+}
+
+impl Weir {
+    /// `url`: of a server that runs already; else [`Target::start`] starts one.
+    pub(crate) fn new(url: Option<String>, secret: String, reactor: Option<Reactor>) -> Weir {
+        let client = Client::builder(TokioExecutor::new()).build_http();
+        let ours = url.is_none();
+        let url = url.unwrap_or_default().trim_end_matches('/').to_owned();
+        Weir { url, secret, reactor, client, running: None, ours }
+    }
+
+    /// One REST call; its JSON.
+    async fn rest(&self, method: Method, path: &str, body: Option<Value>) -> Result<Value> {
+        let credentials =
+            base64::engine::general_purpose::STANDARD.encode(format!("OPENVIDUAPP:{}", self.secret));
+        let request = Request::builder()
+            .method(method.clone())
+            .uri(format!("{}/openvidu/api/{path}", self.url))
+            .header("authorization", format!("Basic {credentials}"))
+            .header("content-type", "application/json")
+            .body(Full::new(Bytes::from(body.map(|body| body.to_string()).unwrap_or_default())))
+            .with_context(|| format!("{method} {path}"))?;
+        let answer = tokio::time::timeout(super::REQUEST_TIMEOUT, self.client.request(request)).await;
+        let answer = answer.context("no answer in time")?.with_context(|| format!("{method} {path}"))?;
+        let status = answer.status();
+        let bytes = answer.into_body().collect().await.context("reading an answer")?.to_bytes();
+        anyhow::ensure!(status.is_success(), "{method} {path}: {status} {}", String::from_utf8_lossy(&bytes));
+        Ok(serde_json::from_slice(&bytes).unwrap_or(Value::Null))
+    }
+
+    async fn wait_ready(&mut self) -> Result<()> {
+        let ready = async {
+            loop {
+                if let Some(running) = &mut self.running {
+                    running.node.check()?;
+                    running.controller.check()?;
+                }
+                if self.rest(Method::GET, "health", None).await.is_ok() {
+                    return Ok(());
+                }
+                tokio::time::sleep(READY_INTERVAL).await;
+            }
+        };
+        match tokio::time::timeout(READY_TIMEOUT, ready).await {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                let tail = self.running.as_ref().map(|running| running.controller.tail());
+                anyhow::bail!("weir is not ready after 30 s: {}", tail.unwrap_or_default())
+            }
+        }
+    }
+}
+
+fn secret_of_ours() -> String {
+    format!("load-tests-{:016x}", rand::random::<u64>())
+}
+
+/// The binary: `WEIR_BIN`, or the release build beside this program; built if it is missing.
+fn binary() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("WEIR_BIN") {
+        return Ok(PathBuf::from(path));
+    }
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = here.parent().unwrap_or(here);
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    let binary = target.join("release/weir");
+    if !binary.exists() {
+        eprintln!("load-tests: building {}", binary.display());
+        let status = std::process::Command::new("cargo")
+            .args(["build", "--release", "--package", "controller", "--bin", "weir"])
+            .current_dir(root)
+            .status()
+            .context("running cargo")?;
+        anyhow::ensure!(status.success(), "cargo build: {status}");
+    }
+    Ok(binary)
+}
+
+#[async_trait]
+impl Target for Weir {
+    fn label(&self) -> String {
+        match self.reactor {
+            Some(reactor) => format!("weir {}", reactor.name()),
+            None => "weir".to_owned(),
+        }
+    }
+
+    async fn start(&mut self, placement: &Placement) -> Result<()> {
+        let binary = binary()?;
+        let scratch = Scratch::new("weir")?;
+        let address = placement.address;
+        // The well-known one is refused off loopback.
+        self.secret = secret_of_ours();
+        let (rest, control) = (placement.tcp_port, placement.tcp_port + 1);
+        let secret = secret_of_ours();
+        let cpus: Vec<String> = placement.cores.iter().map(usize::to_string).collect();
+        let option = |name: &str, value: String| (name.to_owned(), value);
+        let mut node = vec![
+            option("WEIR_NODE_LISTEN", format!("{address}:{control}")),
+            option("WEIR_CLUSTER_SECRET", secret.clone()),
+            option("WEIR_MEDIA_ADDRESSES", address.to_string()),
+            option("WEIR_MEDIA_PORT", placement.udp_port.to_string()),
+            option("WEIR_CORES", placement.cores.len().to_string()),
+            option("WEIR_CPUS", cpus.join(",")),
+            option("WEIR_SLOTS_PER_CORE", SLOTS_PER_CORE.to_string()),
+        ];
+        node.extend(self.reactor.map(|reactor| option("WEIR_REACTOR", reactor.name().to_owned())));
+        let launch = |arguments: Vec<String>, environment, cores, log: &str| Launch {
+            program: &binary,
+            arguments,
+            environment,
+            cores,
+            netns: placement.netns.as_deref(),
+            log: scratch.file(log),
+        };
+        let node = Process::start(launch(vec!["node".into()], node, &placement.cores, "node.log"))?;
+        let data = scratch.file("data");
+        let controller = vec![
+            option("WEIR_LISTEN", format!("{address}:{rest}")),
+            option("WEIR_DATA_DIR", data.display().to_string()),
+            option("WEIR_CLUSTER_SECRET", secret),
+            option("OPENVIDU_SECRET", self.secret.clone()),
+            option("FORCE_PLAIN_HTTP", "true".into()),
+            option("DOMAIN_OR_PUBLIC_IP", address.to_string()),
+            option("HTTPS_PORT", rest.to_string()),
+            option("KMS_URIS", format!("[\"ws://{address}:{control}/kurento\"]")),
+        ];
+        let cores = &placement.control_cores;
+        let controller =
+            Process::start(launch(vec!["controller".into()], controller, cores, "controller.log"))?;
+        self.url = format!("http://{address}:{rest}");
+        self.running = Some(Running { node, controller, _scratch: scratch });
+        self.wait_ready().await
+    }
+
+    async fn stop(&mut self) -> Result<()> {
+        if let Some(running) = self.running.take() {
+            running.controller.stop().await;
+            running.node.stop().await;
+        }
+        Ok(())
+    }
+
+    fn media_pids(&self) -> Vec<u32> {
+        self.running.iter().map(|running| running.node.pid()).collect()
+    }
+
+    fn control_pids(&self) -> Vec<u32> {
+        self.running.iter().map(|running| running.controller.pid()).collect()
+    }
+
+    async fn create_room(&self, name: &str) -> Result<String> {
+        anyhow::ensure!(!self.url.starts_with("https"), "only http:// addresses can be driven");
+        debug_assert!(self.ours || !self.url.is_empty());
+        let session = self.rest(Method::POST, "sessions", Some(json!({ "customSessionId": name }))).await?;
+        text(&session, "id")
+    }
+
+    async fn join(&self, room: &str, name: &str, publishes: bool) -> Result<Joined> {
+        let role = if publishes { "PUBLISHER" } else { "SUBSCRIBER" };
+        let path = format!("sessions/{room}/connection");
+        let connection = self.rest(Method::POST, &path, Some(json!({ "role": role }))).await?;
+        join(&text(&connection, "token")?, room, name).await
+    }
+
+    async fn close_room(&self, room: &str) -> Result<()> {
+        self.rest(Method::DELETE, &format!("sessions/{room}"), None).await.map(drop)
+    }
+
+    async fn witness_token(&self, room: &str) -> Result<Option<String>> {
+        let path = format!("sessions/{room}/connection");
+        let connection = self.rest(Method::POST, &path, Some(json!({ "role": "PUBLISHER" }))).await?;
+        text(&connection, "token").map(Some)
+    }
+}
+
+/// Connects with a token as `openvidu-browser` does.
+async fn join(token: &str, room: &str, name: &str) -> Result<Joined> {
+    let (scheme, rest) = token.split_once("://").context("a token is a URL")?;
+    let host = rest.split(['?', '/']).next().unwrap_or_default();
+    let (socket, events) =
+        Socket::connect(&format!("{scheme}://{host}/openvidu?sessionId={room}"), to_events).await?;
+    let request = json!({
+        "token": token, "session": room, "platform": "load-tests", "sdkVersion": "2.32.2",
+        "metadata": json!({ "clientData": name }).to_string(), "secret": "", "recorder": false, "stt": false,
+    });
+    let joined = socket.request("joinRoom", request).await?;
+    let id = text(&joined, "id")?;
+    for other in joined["value"].as_array().into_iter().flatten() {
+        for stream in streams_of(other) {
+            socket.announce(RoomEvent::StreamAdded(stream)).await?;
+        }
+    }
+    Ok(Joined { id, participant: Box::new(User { socket }), events })
+}
+
+/// Streams of a participant in `joinRoom`'s answer or in `participantPublished`.
+fn streams_of(participant: &Value) -> Vec<StreamRef> {
+    let publisher = participant["id"].as_str().unwrap_or_default();
+    let ids = participant["streams"].as_array().into_iter().flatten().filter_map(|s| s["id"].as_str());
+    ids.map(|id| StreamRef { id: id.to_owned(), publisher: publisher.to_owned() }).collect()
+}
+
+/// What a notification means for the room.
+fn to_events(method: &str, params: &Value) -> Vec<RoomEvent> {
+    let gone = || StreamRef {
+        id: String::new(),
+        publisher: params["connectionId"].as_str().unwrap_or_default().to_owned(),
+    };
+    let reason = || params["reason"].as_str().unwrap_or_default().to_owned();
+    match method {
+        "participantPublished" => streams_of(params).into_iter().map(RoomEvent::StreamAdded).collect(),
+        "participantUnpublished" | "participantLeft" => vec![RoomEvent::StreamRemoved(gone())],
+        "participantEvicted" => vec![RoomEvent::Closed(reason())],
+        _ => Vec::new(),
+    }
+}
+
+/// One participant's signaling.
+struct User {
+    socket: Socket,
+}
+
+#[async_trait]
+impl Participant for User {
+    async fn publish(&mut self, offer: &str) -> Result<String> {
+        let request = json!({
+            "sdpOffer": offer, "doLoopback": false, "hasAudio": true, "hasVideo": true, "audioActive": true,
+            "videoActive": true, "typeOfVideo": "CAMERA", "frameRate": 30,
+            "videoDimensions": json!({ "width": 540, "height": 360 }).to_string(),
+        });
+        text(&self.socket.request("publishVideo", request).await?, "sdpAnswer")
+    }
+
+    async fn subscribe(&mut self, stream: &StreamRef) -> Result<Option<Offer>> {
+        let request = json!({ "sender": stream.id, "reconnect": false });
+        let prepared = self.socket.request("prepareReceiveVideoFrom", request).await?;
+        Ok(Some(Offer { pc: stream.id.clone(), sdp: text(&prepared, "sdpOffer")? }))
+    }
+
+    async fn answer(&mut self, pc: &PcKey, answer: &str) -> Result<()> {
+        let request = json!({ "sender": pc, "sdpAnswer": answer });
+        self.socket.request("receiveVideoFrom", request).await.map(drop)
+    }
+
+    async fn leave(&mut self) -> Result<()> {
+        self.socket.request("leaveRoom", json!({})).await.map(drop)
+    }
+}
+
+fn text(value: &Value, key: &str) -> Result<String> {
+    Ok(value[key].as_str().with_context(|| format!("no \"{key}\" in {value}"))?.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notifications_become_events() {
+        let published = json!({ "id": "con_a", "streams": [{ "id": "str_1" }] });
+        let events = to_events("participantPublished", &published);
+        assert!(matches!(&events[..], [RoomEvent::StreamAdded(stream)] if stream.publisher == "con_a"));
+        let left = json!({ "connectionId": "con_a", "reason": "disconnect" });
+        assert!(matches!(&to_events("participantLeft", &left)[..], [RoomEvent::StreamRemoved(_)]));
+        assert!(to_events("participantJoined", &published).is_empty());
+        assert!(streams_of(&json!({ "id": "con_a" })).is_empty());
+    }
+}
