@@ -75,10 +75,10 @@ export function launchChromium(extra = []) {
 
 /** A server, a browser and the page server; `close` ends all three. */
 export class Stage {
-  static async open(env = {}) {
+  static async open(env = {}, options = {}) {
     const stage = new Stage();
     try {
-      stage.weir = await Weir.start(env);
+      stage.weir = await Weir.start(env, options);
       stage.pages = await servePage();
       stage.browser = await launchChromium();
       stage.openvidu = new OpenVidu(stage.weir.url, stage.weir.secret);

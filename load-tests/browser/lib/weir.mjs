@@ -38,15 +38,17 @@ export class Weir {
   /**
    * Starts a server, or takes the one of WEIR_URL.
    * @param {Record<string, string>} env settings, for instance WEIR_REACTOR
+   * @param {{apart?: boolean}} options `apart`: the media node is a process that does not end with the controller
    */
-  static async start(env = {}) {
+  static async start(env = {}, { apart = false } = {}) {
     const weir = new Weir();
     if (process.env.WEIR_URL) {
       weir.url = process.env.WEIR_URL.replace(/\/$/, '');
       weir.secret = process.env.WEIR_SECRET ?? 'MY_SECRET';
       weir.external = true;
     } else {
-      await weir.#spawn(env);
+      await weir.#prepare(env, apart);
+      weir.#spawn();
     }
     await weir.#ready();
     return weir;
@@ -54,22 +56,37 @@ export class Weir {
 
   log = '';
 
-  async #spawn(env) {
-    const port = await freePort();
-    this.port = port;
+  async #prepare(env, apart) {
+    this.port = await freePort();
     this.secret = 'browser-tests';
-    this.url = `http://127.0.0.1:${port}`;
+    this.url = `http://127.0.0.1:${this.port}`;
     this.dataDir = await mkdtemp(join(tmpdir(), 'weir-test-'));
-    this.child = spawn(findBinary(), ['--listen', `127.0.0.1:${port}`, '--data-dir', this.dataDir], {
-      env: {
-        ...process.env,
-        OPENVIDU_SECRET: this.secret,
-        WEIR_MEDIA_ADDRESSES: '127.0.0.1',
-        WEIR_MEDIA_PORT: String(await freePort()),
-        ...env,
-      },
-      stdio: ['ignore', 'pipe', 'pipe'],
-    });
+    this.arguments = ['--listen', `127.0.0.1:${this.port}`, '--data-dir', this.dataDir];
+    this.env = {
+      ...process.env,
+      OPENVIDU_SECRET: this.secret,
+      WEIR_MEDIA_ADDRESSES: '127.0.0.1',
+      WEIR_MEDIA_PORT: String(await freePort()),
+      ...env,
+    };
+    if (!apart) return;
+    const control = `127.0.0.1:${await freePort()}`;
+    Object.assign(this.env, { WEIR_CLUSTER_SECRET: 'browser-tests', KMS_URIS: `["ws://${control}/kurento"]` });
+    this.arguments.unshift('controller');
+    this.node = spawn(findBinary(), ['node', '--listen', control], { env: this.env, stdio: 'ignore' });
+  }
+
+  /** Kills the controller as a crash would, and starts it again with the same data. */
+  async crash() {
+    this.child.kill('SIGKILL');
+    await this.exited;
+    this.exit = undefined;
+    this.#spawn();
+    await this.#ready();
+  }
+
+  #spawn() {
+    this.child = spawn(findBinary(), this.arguments, { env: this.env, stdio: ['ignore', 'pipe', 'pipe'] });
     for (const pipe of [this.child.stdout, this.child.stderr]) {
       pipe.setEncoding('utf8').on('data', (text) => {
         this.log = (this.log + text).slice(-200_000);
@@ -120,6 +137,7 @@ export class Weir {
       await this.exited;
       clearTimeout(late);
     }
+    this.node?.kill('SIGKILL');
     await rm(this.dataDir, { recursive: true, force: true });
     return this.exit;
   }
