@@ -57,7 +57,7 @@ impl Outbound {
     /// The entry for message `i` of the chunk. It may be submitted as long as the chunk and its batch stand.
     ///
     /// A single datagram needs no control message, and `SEND` with an address spares the kernel the copy of a header and
-    /// an iovec: about 150 of 2050 ns.
+    /// an iovec (docs/BENCHMARKS.md).
     pub(super) fn entry(&self, i: usize, tx: &TxBatch) -> squeue::Entry {
         let piece = &self.headers.pieces()[i];
         let socket = Fixed(u32::from(tx.messages()[piece.message as usize].local.0));
