@@ -231,8 +231,9 @@ impl Shell {
     /// One input, and all that follows from it.
     fn feed(&mut self, input: Input) {
         let (now, mut out) = (now_ms(), Vec::new());
-        metering::observe(&mut self.meter, now, &input);
+        let seen = metering::Seen::of(&input);
         self.engine.handle(now, input, &mut out);
+        metering::observe(&mut self.meter, now, &seen, &self.engine, &out);
         self.hold(out);
     }
 
@@ -365,9 +366,13 @@ pub fn engine_config(config: &Config, cluster_id: &str) -> EngineConfig {
     }
 }
 
+/// Media nodes on one machine, whatever is asked for.
+const CHILDREN_MAX: usize = 64;
+
 fn cluster_config(cluster: &config::Cluster, id: &str) -> ClusterConfig {
     let scaling = &cluster.autoscaling;
     let launches = cluster.launches();
+    let defaults = ClusterConfig::default();
     let wanted = if scaling.enabled { scaling.min_nodes } else { cluster.media_nodes };
     let autoscaling = Autoscaling {
         limits: autoscaler::Limits {
@@ -386,7 +391,8 @@ fn cluster_config(cluster: &config::Cluster, id: &str) -> ClusterConfig {
         join_at_start: cluster.uris_at_start().iter().filter_map(|uri| uri.parse().ok()).collect(),
         nodes_at_start: (launches && cluster.is_auto()).then_some(wanted),
         autoscaling: scaling.enabled.then_some(autoscaling),
-        ..ClusterConfig::default()
+        nodes_max: if cluster.environment == config::PROCESS { CHILDREN_MAX } else { defaults.nodes_max },
+        ..defaults
     }
 }
 

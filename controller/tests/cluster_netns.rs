@@ -1,5 +1,5 @@
 //! Three media nodes in three network namespaces under one controller: they join, sessions spread, one drains, one is
-//! killed, one is cut off for 2 s and for 30 s. Needs root and `ip`.
+//! killed, one is cut off for 2 s and for 30 s, the controller is killed. Needs root and `ip`.
 //!
 //! ```text
 //! weir controller ── veth ── namespace 1: weir node 10.251.77.2:8888
@@ -126,7 +126,7 @@ fn nodes_in_namespaces_join_drain_crash_and_come_back() {
     std::fs::create_dir_all(dir.join("cdr")).unwrap();
     let cdr = dir.join("cdr").display().to_string();
     let vars = [("WEIR_CLUSTER_SECRET", SECRET), ("OPENVIDU_CDR", "true"), ("OPENVIDU_CDR_PATH", &cdr)];
-    let weir = start("netns", &["controller"], &vars);
+    let mut weir = start("netns", &["controller"], &vars);
     let mut spaces: Vec<Space> = (1..=3).map(Space::new).collect();
     for space in &mut spaces {
         space.start_node(&dir);
@@ -138,6 +138,24 @@ fn nodes_in_namespaces_join_drain_crash_and_come_back() {
     crash(&weir, &mut spaces, &mut people);
     cut_off_shortly(&weir, &spaces[2], &people);
     cut_off_long(&weir, &spaces[2], &mut people);
+    lose_the_controller(&mut weir, &spaces[2], &vars);
+}
+
+/// A controller that is killed comes back to its node, whose room was open all the time.
+fn lose_the_controller(weir: &mut Weir, space: &Space, vars: &[(&str, &str)]) {
+    let _kept = weir.join("kept").unwrap();
+    let opened = weir.done("GET", "sessions/kept", Value::Null)["createdAt"].clone();
+    weir.kill_and_start(&["controller"], vars);
+    until("health", || common::healthy(weir.port));
+    let nodes = weir.nodes();
+    assert_eq!(
+        (nodes.len(), &nodes[0]["id"]),
+        (1, &json!(space.id)),
+        "it was added by REST and is joined again"
+    );
+    let kept = weir.done("GET", "sessions/kept", Value::Null);
+    assert_eq!((&kept["createdAt"], &kept["mediaNodeId"]), (&opened, &json!(space.id)));
+    assert_eq!(kept["connections"]["numberOfElements"], 1, "who was there still is");
 }
 
 fn join_nodes(weir: &Weir, spaces: &mut [Space]) {

@@ -8,7 +8,7 @@ mod common;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use common::{PATIENCE, start, until, within};
+use common::{PATIENCE, Weir, start, until, within};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -78,6 +78,11 @@ impl Drop for Provider {
     }
 }
 
+fn environment_of(weir: &Weir, node: &str) -> String {
+    let node = weir.done("GET", &format!("media-nodes/{node}"), Value::Null);
+    node["environmentId"].as_str().unwrap().to_owned()
+}
+
 #[test]
 fn scripts_launch_find_and_drop_nodes() {
     let provider = Provider::new();
@@ -98,6 +103,8 @@ fn scripts_launch_find_and_drop_nodes() {
     let third = weir.done("POST", "media-nodes?wait=true", json!({"instanceType": "large"}));
     assert_eq!((&third["status"], &third["environmentId"]), (&json!("running"), &json!("node-3")));
     weir.join("s").unwrap().leave();
+    let _stays = weir.join("stays").unwrap();
+    let home = environment_of(&weir, &weir.node_of("stays"));
 
     weir.kill_and_start(&["controller"], &vars);
     assert_eq!(provider.alive().len(), 3, "nodes outlive their controller");
@@ -107,11 +114,13 @@ fn scripts_launch_find_and_drop_nodes() {
         (nodes.len() == 2 && nodes.iter().all(|node| node["status"] == "running")).then_some(())
     });
     within(PATIENCE, "one was dropped", || (provider.alive().len() == 2).then_some(()));
+    // Its node has another id now, and was not the one to go.
+    assert_eq!(environment_of(&weir, &weir.node_of("stays")), home);
     let found = weir.done("PUT", "media-nodes", Value::Null);
     assert_eq!(found["numberOfElements"], 0, "all are known: {found}");
 
     let node = weir.nodes().remove(0);
-    let path = format!("media-nodes/{}?wait=true", node["id"].as_str().unwrap());
+    let path = format!("media-nodes/{}?wait=true&deletion-strategy=now", node["id"].as_str().unwrap());
     assert_eq!(weir.rest("DELETE", &path, Value::Null).0, 204);
     let left = provider.alive();
     assert!(left.len() == 1 && json!(left[0]) != node["environmentId"], "{left:?} {node}");

@@ -147,6 +147,14 @@ async fn a_call_goes_on_when_its_controller_is_killed() {
     let after = session(port).await;
     assert_eq!(after, before);
 
+    // The unclean end closed what was open; both nodes count again.
+    let usage = listening(port).await.ask("GET", "usage", None).await.unwrap().1;
+    let master: Vec<_> =
+        usage["records"].as_array().unwrap().iter().filter(|r| r["nodeRole"] == "masternode").collect();
+    let reasons: Vec<_> =
+        master.iter().map(|record| (&record["startReason"], &record["endReason"])).collect();
+    assert_eq!(reasons, [(&json!("restart"), &Value::Null)], "{usage}");
+
     // Clients come back as openvidu-browser does, on a new socket with the id that joinRoom gave them.
     let mut alice = Client::open(port).await;
     let rpc = &alice_joined["sessionId"];

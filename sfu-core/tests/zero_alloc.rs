@@ -11,6 +11,7 @@ mod support;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
+use sfu_core::engine::{Engine, Turn};
 use support::ms;
 use support::network::Link;
 use support::room::{Publish, Subscribe};
@@ -114,6 +115,19 @@ fn no_packet_of_a_lossy_call_allocates() {
     measure(&mut world);
     let after = world.shard.counters();
     assert!(after.resent - before.resent > 200 && after.nacked - before.nacked > 50, "repair was at work");
+    world.close_and_check();
+}
+
+#[test]
+fn no_packet_of_a_loaded_core_allocates() {
+    let mut world = warm_call(94, 0.0, (1 << 20, 256));
+    for sender in world.peers.iter_mut().flat_map(|peer| &mut peer.senders) {
+        sender.spec.even = true;
+    }
+    let second = ms(1_000);
+    world.shard.on_turn(world.now, Turn { busy: second, wall: second, ..Turn::default() });
+    measure(&mut world);
+    assert!(world.shard.counters().audio_held > 100, "audio waited for frames");
     world.close_and_check();
 }
 

@@ -3,13 +3,17 @@
 use std::time::Duration;
 
 use bench::fanout::egress::{Egress, Kind};
-use bench::fanout::measure::{BATCHES, Row, Sample, clock_cost, sample};
+use bench::fanout::measure::{BATCHES, Row, Sample, clock_cost, sample, warm_up};
 use bench::fanout::naive::Naive;
 use bench::fanout::node::Node;
 use bench::fanout::ring_runtime::RingRuntime;
-use bench::fanout::{FAN_OUT, PEERS, ROOMS, Variant};
+use bench::fanout::{FAN_OUT, Shape, Variant};
 use clap::Parser;
 use sfu_core::reactor::ReactorChoice;
+
+/// The allocator of `weir`.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Forwards 1 to 6 on one core with each variant in turns and prints CPU nanoseconds per packet out.
 #[derive(Parser)]
@@ -23,6 +27,9 @@ struct Args {
     /// Rounds; the median counts.
     #[arg(long, default_value_t = 21)]
     rounds: usize,
+    /// Rooms of seven; the peers have seven connections each.
+    #[arg(long, default_value_t = 20)]
+    rooms: usize,
     /// CPU to run on; the last allowed one by default.
     #[arg(long)]
     cpu: Option<usize>,
@@ -33,9 +40,10 @@ struct Args {
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
+    let shape = Shape { rooms: args.rooms };
     let cpu = args.cpu.or(sfu_core::reactor::thread::allowed_cpus()?.last().copied()).unwrap_or(0);
     sfu_core::reactor::thread::pin(cpu)?;
-    let egress = Egress::open(args.egress)?;
+    let egress = Egress::open(args.egress, shape)?;
     let wanted = |name: &str| args.only.is_empty() || args.only.iter().any(|only| only == name);
     let mut variants: Vec<Box<dyn Variant>> = Vec::new();
     if wanted("naive") {
@@ -57,26 +65,41 @@ fn main() -> anyhow::Result<()> {
     }
     egress.close()?;
     if !args.json {
-        println!("{ROOMS} rooms, {PEERS} peers, 1 to {FAN_OUT}, AEAD_AES_256_GCM, CPU {cpu}");
+        println!(
+            "{} rooms, {} connections, 1 to {FAN_OUT}, AEAD_AES_256_GCM, CPU {cpu}",
+            shape.rooms,
+            shape.connections()
+        );
         println!("egress: {}", egress.describe());
+    }
+    for variant in &mut variants {
+        warm_up(&mut **variant, shape)?;
     }
     let rows = measure(&mut variants, args.rounds)?;
     if args.json {
         println!("{}", serde_json::to_string(&rows)?);
     } else {
         print_table(&rows);
-        for variant in variants.iter().filter(|v| v.upkeep_ns() > 0.0) {
+        for variant in variants.iter_mut().filter(|v| v.upkeep_ns() > 0.0) {
             println!(
                 "{}: timers between the measurements, on top: {:.0} ns",
                 variant.name(),
                 variant.upkeep_ns()
             );
+            if let Some((share, mean)) = variant.audio_wait() {
+                println!(
+                    "{}: {:.0} % of audio waited for a frame, {:.1} ms on average",
+                    variant.name(),
+                    share * 100.0,
+                    mean.as_secs_f64() * 1000.0
+                );
+            }
         }
     }
     Ok(())
 }
 
-/// All rounds of all variants and batches, in turns; the first round warms up and is forgotten.
+/// All rounds of all variants and batches, in turns; the first round is forgotten.
 fn measure(variants: &mut [Box<dyn Variant>], rounds: usize) -> anyhow::Result<Vec<Row>> {
     let clock: Duration = clock_cost();
     let mut samples = vec![vec![Vec::<Sample>::new(); BATCHES.len()]; variants.len()];

@@ -12,9 +12,10 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::process::Command;
 
 use anyhow::{Context, bail};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, SockFilter, SockRef, Socket, Type};
 
-use super::PEERS;
+use super::{Shape, peer_of};
 
 /// Destination addresses.
 const ADDRESSES: usize = 42;
@@ -36,7 +37,9 @@ pub enum Kind {
 /// The peers.
 pub struct Egress {
     kind: Kind,
-    /// One socket a peer.
+    /// How many there are.
+    pub shape: Shape,
+    /// The peers' end of each connection.
     pub sockets: Vec<UdpSocket>,
     /// Their addresses.
     pub addrs: Vec<SocketAddr>,
@@ -49,7 +52,7 @@ impl Egress {
     ///
     /// # Errors
     /// `ideal` was asked for and is not to be had.
-    pub fn open(kind: Kind) -> anyhow::Result<Egress> {
+    pub fn open(kind: Kind, shape: Shape) -> anyhow::Result<Egress> {
         let kind = match kind {
             Kind::Loopback => Kind::Loopback,
             Kind::Ideal => enter_namespace().map(|()| Kind::Ideal)?,
@@ -65,14 +68,15 @@ impl Egress {
             Kind::Ideal => ([10, 1], Ipv4Addr::new(10, 0, 0, 1)),
             _ => ([127, 1], Ipv4Addr::LOCALHOST),
         };
-        let sockets: Vec<_> = (0..PEERS)
-            .map(|peer| {
-                let host = (peer % ADDRESSES) as u8 + 1;
+        raise_file_limit(shape)?;
+        let sockets: Vec<_> = (0..shape.connections())
+            .map(|connection| {
+                let host = (peer_of(connection) % ADDRESSES) as u8 + 1;
                 peer_socket(Ipv4Addr::new(network[0], network[1], 0, host), kind == Kind::Ideal)
             })
             .collect::<anyhow::Result<_>>()?;
         let addrs = sockets.iter().map(UdpSocket::local_addr).collect::<Result<_, _>>()?;
-        Ok(Egress { kind, sockets, addrs, node: (node, 0).into() })
+        Ok(Egress { kind, shape, sockets, addrs, node: (node, 0).into() })
     }
 
     /// For people.
@@ -113,6 +117,14 @@ fn enter_namespace() -> anyhow::Result<()> {
     ip(&format!("link set {DEVICE} txqueuelen 10000 up"))?;
     // Local while the handshakes run.
     ip("route add local 10.1.0.0/16 dev lo")
+}
+
+/// Each variant that is fed has a copy of the peers' sockets.
+fn raise_file_limit(shape: Shape) -> anyhow::Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = shape.connections() as u64 * 5 + 100;
+    let current = limit.maximum.map_or(wanted, |most| most.min(wanted));
+    setrlimit(Resource::Nofile, Rlimit { current: Some(current), ..limit }).context("ulimit -n")
 }
 
 fn ip(words: &str) -> anyhow::Result<()> {

@@ -5,12 +5,30 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
-use super::{Sent, Variant};
+use super::{Sent, Shape, Variant};
 
 /// Packets in the socket at once, up to the end of a frame.
 pub const BATCHES: [usize; 4] = [1, 16, 64, 256];
 /// Packets of one measurement, at least: one batch of a small size is too short to time.
 const SAMPLE_PACKETS: usize = 512;
+
+/// Packets each publisher sends before anything is measured: caches of packets for resending are full then, and every
+/// page of memory has been touched.
+const WARM_UP_PACKETS: usize = 300;
+
+/// Forwards until the variant is in its steady state.
+///
+/// # Errors
+/// The variant's.
+pub fn warm_up(variant: &mut dyn Variant, shape: Shape) -> anyhow::Result<()> {
+    let mut left = shape.peers() * WARM_UP_PACKETS;
+    while left > 0 {
+        let count = variant.feed(BATCHES[BATCHES.len() - 1])?;
+        variant.forward(count)?;
+        left = left.saturating_sub(count);
+    }
+    Ok(())
+}
 
 /// CPU time of the process, user and kernel, on all its threads.
 pub fn process_cpu() -> Duration {

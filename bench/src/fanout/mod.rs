@@ -17,14 +17,42 @@ pub mod node;
 pub mod ring_runtime;
 pub mod traffic;
 
+use std::time::Duration;
+
 /// Peers of one room.
 pub const ROOM_PEERS: usize = 7;
-/// Rooms.
-pub const ROOMS: usize = 20;
-/// All peers.
-pub const PEERS: usize = ROOMS * ROOM_PEERS;
 /// Copies of each packet.
 pub const FAN_OUT: usize = ROOM_PEERS - 1;
+
+/// How many rooms there are, and with them everything else.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// Rooms of [`ROOM_PEERS`].
+    pub rooms: usize,
+}
+
+impl Shape {
+    /// Everybody.
+    pub fn peers(self) -> usize {
+        self.rooms * ROOM_PEERS
+    }
+
+    /// One connection per stream and direction, as `openvidu-browser` opens them: each peer publishes on one and receives
+    /// each other peer on one more.
+    pub fn connections(self) -> usize {
+        self.peers() * ROOM_PEERS
+    }
+}
+
+/// The connection by which `peer` gets the stream of `from`; with itself, the one it publishes on.
+pub fn connection(peer: usize, from: usize) -> usize {
+    peer * ROOM_PEERS + from % ROOM_PEERS
+}
+
+/// The peer that a connection belongs to.
+pub fn peer_of(connection: usize) -> usize {
+    connection / ROOM_PEERS
+}
 
 /// Everybody in the room of `peer` but itself.
 pub fn others(peer: usize) -> impl Iterator<Item = usize> {
@@ -64,6 +92,11 @@ pub trait Variant {
     fn upkeep_ns(&self) -> f64 {
         0.0
     }
+
+    /// Share of audio packets that waited for a frame to go behind, and how long those waited on average.
+    fn audio_wait(&mut self) -> Option<(f64, Duration)> {
+        None
+    }
 }
 
 #[cfg(test)]
@@ -74,6 +107,16 @@ mod tests {
     fn six_others_in_the_same_room() {
         assert_eq!(others(0).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6]);
         assert_eq!(others(10).collect::<Vec<_>>(), [7, 8, 9, 11, 12, 13]);
-        assert!((0..PEERS).all(|p| others(p).count() == FAN_OUT));
+        assert!((0..140).all(|p| others(p).count() == FAN_OUT));
+    }
+
+    #[test]
+    fn every_stream_has_a_connection_of_its_own() {
+        let shape = Shape { rooms: 2 };
+        let all: std::collections::BTreeSet<_> = (0..shape.peers())
+            .flat_map(|peer| others(peer).chain([peer]).map(move |from| (connection(peer, from), peer)))
+            .collect();
+        assert!(all.iter().map(|(at, _)| *at).eq(0..shape.connections()));
+        assert!(all.iter().all(|(at, peer)| peer_of(*at) == *peer));
     }
 }

@@ -14,7 +14,7 @@ use webrtc_srtp::protection_profile::ProtectionProfile;
 
 use super::egress::Egress;
 use super::feeder::{Feeder, fixed_keys};
-use super::{FAN_OUT, PEERS, Sent, Variant, others};
+use super::{FAN_OUT, Sent, Shape, Variant, connection, others, peer_of};
 
 /// Packets a replay window spans.
 const REPLAY_WINDOW: usize = 64;
@@ -28,11 +28,11 @@ pub struct Forwarder {
 }
 
 impl Forwarder {
-    /// One receiving and one sending context a peer.
+    /// A receiving context for each peer and a sending one for each connection.
     ///
     /// # Errors
     /// webrtc-srtp refuses the keys.
-    pub fn new(addrs: &[SocketAddr]) -> anyhow::Result<Forwarder> {
+    pub fn new(shape: Shape, addrs: &[SocketAddr]) -> anyhow::Result<Forwarder> {
         let contexts = |keys: Vec<MasterKey>| -> anyhow::Result<Vec<Context>> {
             keys.iter()
                 .map(|master| {
@@ -43,10 +43,10 @@ impl Forwarder {
                 .collect()
         };
         Ok(Forwarder {
-            by_addr: addrs.iter().enumerate().map(|(peer, addr)| (*addr, peer)).collect(),
+            by_addr: addrs.iter().enumerate().map(|(at, addr)| (*addr, peer_of(at))).collect(),
             addrs: addrs.to_vec(),
-            receive: contexts(fixed_keys(0))?,
-            send: contexts(fixed_keys(1))?,
+            receive: contexts(fixed_keys(shape.peers(), 0))?,
+            send: contexts(fixed_keys(shape.connections(), 1))?,
         })
     }
 
@@ -70,12 +70,18 @@ impl Forwarder {
     ///
     /// # Errors
     /// webrtc-srtp's.
-    pub fn copy(&mut self, plain: &[u8], subscriber: usize) -> anyhow::Result<(SocketAddr, Bytes)> {
+    pub fn copy(
+        &mut self,
+        plain: &[u8],
+        publisher: usize,
+        subscriber: usize,
+    ) -> anyhow::Result<(SocketAddr, Bytes)> {
         let mut packet = plain.to_vec();
         let sequence = u16::from_be_bytes([packet[2], packet[3]]).wrapping_add(subscriber as u16);
         packet[2..4].copy_from_slice(&sequence.to_be_bytes());
         packet[8] ^= 0x40;
-        Ok((self.addrs[subscriber], self.send[subscriber].encrypt_rtp(&packet)?))
+        let by = connection(subscriber, publisher);
+        Ok((self.addrs[by], self.send[by].encrypt_rtp(&packet)?))
     }
 }
 
@@ -100,8 +106,8 @@ impl Naive {
         Ok(Naive {
             runtime,
             socket,
-            forwarder: Forwarder::new(&egress.addrs)?,
-            feeder: Feeder::new(&fixed_keys(0), &egress.sockets, to)?,
+            forwarder: Forwarder::new(egress.shape, &egress.addrs)?,
+            feeder: Feeder::new(&fixed_keys(egress.shape.peers(), 0), egress, to)?,
         })
     }
 }
@@ -124,7 +130,7 @@ impl Variant for Naive {
                 let publisher = forwarder.publisher(from)?;
                 let plain = forwarder.open(publisher, &buffer[..len])?;
                 for subscriber in others(publisher) {
-                    let (to, sealed) = forwarder.copy(&plain, subscriber)?;
+                    let (to, sealed) = forwarder.copy(&plain, publisher, subscriber)?;
                     socket.send_to(&sealed, to).await?;
                 }
             }
@@ -133,5 +139,3 @@ impl Variant for Naive {
         })
     }
 }
-
-const _: () = assert!(PEERS < 256, "fixed keys differ in one byte");

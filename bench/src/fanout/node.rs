@@ -2,7 +2,7 @@
 //! by ICE checks and DTLS handshakes.
 //!
 //! Features as a browser negotiates them: NACK with RTX, PLI, transport-wide feedback both ways, audio and video in one
-//! publication. One transport a peer, which publishes once and subscribes to six.
+//! publication. One transport for each stream and direction.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -31,10 +31,10 @@ use sfu_core::transport::DtlsContext;
 use super::egress::Egress;
 use super::feeder::{Feeder, PROFILE};
 use super::traffic::{AUDIO_PAYLOAD_TYPE, TWCC_ID, VIDEO_PAYLOAD_TYPE, audio_ssrc, video_ssrc};
-use super::{FAN_OUT, PEERS, ROOM_PEERS, Sent, Variant, others};
+use super::{FAN_OUT, ROOM_PEERS, Sent, Shape, Variant, connection, others, peer_of};
 
-/// Receive slots, resend caches included: 64 MiB.
-const SLOTS: u32 = 32_768;
+/// Receive slots of a peer, its resend cache included: half a MiB.
+const SLOTS_PER_PEER: usize = 256;
 /// Turns without progress after which something is wrong.
 const PATIENCE: usize = 20_000;
 /// Consent is refreshed well within the ten seconds after which a transport counts as disconnected.
@@ -44,50 +44,72 @@ const PWD: &str = "a-password-of-the-node-side";
 type Events = Rc<RefCell<VecDeque<Event>>>;
 type Loop = TurnLoop<'static, Eager, dyn Reactor, Box<dyn FnMut(Event)>>;
 
-/// A shard that never waits for more: here the batch is given, and a gather window would only add a sleep to each turn.
-struct Eager(Shard);
+/// A shard in the traffic's own time, which never waits for more packets: here the batch is given, and a gather window
+/// would only add a sleep to each turn.
+///
+/// Time stands still between batches and moves on by what K packets of all publishers take, so that whatever the shard
+/// does by the clock comes as often per packet as in a real call. Timers run when they are let.
+struct Eager {
+    shard: Shard,
+    /// The traffic's time, once everybody is connected.
+    time: Option<Timestamp>,
+    timers: bool,
+}
+
+impl Eager {
+    fn time(&self, now: Timestamp) -> Timestamp {
+        self.time.unwrap_or(now)
+    }
+}
 
 impl Engine for Eager {
     type Command = Command;
     type Event = Event;
 
     fn handle_datagram(&mut self, now: Timestamp, pool: &mut RxPool, datagram: Datagram) {
-        self.0.handle_datagram(now, pool, datagram);
+        self.shard.handle_datagram(self.time(now), pool, datagram);
     }
     fn handle_command(&mut self, now: Timestamp, pool: &mut RxPool, command: Command) {
-        self.0.handle_command(now, pool, command);
+        self.shard.handle_command(self.time(now), pool, command);
     }
     fn handle_timeout(&mut self, now: Timestamp, pool: &mut RxPool) {
-        self.0.handle_timeout(now, pool);
+        self.shard.handle_timeout(self.time(now), pool);
     }
     fn next_timeout(&self) -> Option<Timestamp> {
-        self.0.next_timeout()
+        let due = self.shard.next_timeout()?;
+        match self.time {
+            None => Some(due),
+            Some(time) => (self.timers && due <= time).then_some(Timestamp::ZERO),
+        }
     }
     fn drain(&mut self, now: Timestamp, pool: &mut RxPool, tx: &mut TxBatch) -> Drain {
-        self.0.drain(now, pool, tx)
+        self.shard.drain(self.time(now), pool, tx)
     }
     fn poll_event(&mut self) -> Option<Event> {
-        self.0.poll_event()
+        self.shard.poll_event()
     }
     fn gather_window(&self) -> Duration {
         Duration::ZERO
     }
     fn on_turn(&mut self, now: Timestamp, turn: Turn) {
-        self.0.on_turn(now, turn);
+        self.shard.on_turn(self.time(now), turn);
     }
     fn on_drop(&mut self, reason: DropReason) {
-        self.0.on_drop(reason);
+        self.shard.on_drop(reason);
     }
 }
 
 /// A shard and its reactor.
 pub struct Node {
     name: &'static str,
+    shape: Shape,
     turns: Loop,
     commands: InboxSender<Command>,
     events: Events,
     feeder: Option<Feeder>,
     consent: Timestamp,
+    /// When the traffic's time began.
+    start: Timestamp,
     /// CPU time spent on timers between measurements, and how long that was.
     upkeep: Upkeep,
 }
@@ -108,8 +130,14 @@ impl Node {
         let socket = Socket::bind(egress.node)?;
         let to = socket.local_addr();
         let (commands, inbox) = reactor::channel(1024)?;
-        let reactor =
-            reactor::open(choice, Setup { slots: SLOTS, sockets: vec![socket], waker: inbox.waker() })?;
+        let reactor = reactor::open(
+            choice,
+            Setup {
+                slots: (egress.shape.peers() * SLOTS_PER_PEER) as u32,
+                sockets: vec![socket],
+                waker: inbox.waker(),
+            },
+        )?;
         let certificate = Arc::new(Certificate::generate()?);
         let fingerprint = certificate.fingerprint().to_owned();
         let shard = Shard::new(ShardConfig {
@@ -126,24 +154,28 @@ impl Node {
         };
         // They live as long as the process: the loop borrows all three.
         let turns = TurnLoop::new(
-            Box::leak(Box::new(Eager(shard))),
+            Box::leak(Box::new(Eager { shard, time: None, timers: true })),
             Box::leak(reactor),
             Box::leak(Box::new(inbox)),
             Box::new(move |event| sink.borrow_mut().push_back(event)) as Box<dyn FnMut(Event)>,
         );
         let mut node = Node {
             name,
+            shape: egress.shape,
             turns,
             commands,
             events,
             feeder: None,
             consent: clock::now(),
+            start: clock::now(),
             upkeep: Upkeep::default(),
         };
         let keys =
             node.connect(egress, to, &fingerprint).with_context(|| format!("{name}: connecting peers"))?;
         node.publish()?;
-        node.feeder = Some(Feeder::new(&keys, &egress.sockets, to)?);
+        node.feeder = Some(Feeder::new(&keys, egress, to)?);
+        node.start = clock::now();
+        node.consent = node.start;
         Ok(node)
     }
 
@@ -175,17 +207,19 @@ impl Node {
         Ok(())
     }
 
-    /// ICE and DTLS for every peer; returns the keys the peers send with.
+    /// ICE and DTLS for every connection; returns the keys the peers publish with.
     fn connect(&mut self, egress: &Egress, to: SocketAddr, node: &str) -> anyhow::Result<Vec<MasterKey>> {
         let certificate = Arc::new(Certificate::generate()?);
-        let mut keys = Vec::with_capacity(PEERS);
-        for peer in 0..PEERS {
-            self.apply(peer / ROOM_PEERS, open_transport(peer, certificate.fingerprint()))?;
-            let socket = &egress.sockets[peer];
-            socket.send_to(&ice_check(peer)?, to)?;
-            keys.push(
-                self.handshake(&certificate, socket, to, node).with_context(|| format!("peer {peer}"))?,
-            );
+        let mut keys = Vec::with_capacity(self.shape.peers());
+        for (at, socket) in egress.sockets.iter().enumerate() {
+            let peer = peer_of(at);
+            self.apply(peer / ROOM_PEERS, open_transport(at, certificate.fingerprint()))?;
+            socket.send_to(&ice_check(at)?, to)?;
+            let key =
+                self.handshake(&certificate, socket, to, node).with_context(|| format!("connection {at}"))?;
+            if at == connection(peer, peer) {
+                keys.push(key);
+            }
         }
         Ok(keys)
     }
@@ -236,10 +270,10 @@ impl Node {
     }
 
     fn publish(&mut self) -> anyhow::Result<()> {
-        for peer in 0..PEERS {
+        for peer in 0..self.shape.peers() {
             self.apply(peer / ROOM_PEERS, vec![publish(peer)])?;
         }
-        for peer in 0..PEERS {
+        for peer in 0..self.shape.peers() {
             self.apply(peer / ROOM_PEERS, others(peer).map(|from| subscribe(peer, from)).collect())?;
         }
         Ok(())
@@ -247,16 +281,18 @@ impl Node {
 
     /// Lets due timers run outside the measurement, and keeps consent fresh.
     fn look_after(&mut self) -> anyhow::Result<()> {
-        if clock::now().since(self.consent) > CONSENT_EVERY {
-            self.consent = clock::now();
-            let feeder = self.feeder.as_ref().expect("set when connected");
-            for peer in 0..PEERS {
-                feeder.send_as(peer, &ice_check(peer)?)?;
+        let feeder = self.feeder.as_ref().expect("set when connected");
+        let now = self.start + feeder.time();
+        if now.since(self.consent) > CONSENT_EVERY {
+            self.consent = now;
+            for at in 0..self.shape.connections() {
+                feeder.send_as(at, &ice_check(at)?)?;
             }
         }
         let start = super::measure::process_cpu();
+        self.turns.engine().timers = true;
         self.turn()?;
-        let now = clock::now();
+        self.turns.engine().timers = false;
         if self.upkeep.since.is_some() {
             self.upkeep.cpu += super::measure::process_cpu() - start;
         }
@@ -273,44 +309,53 @@ impl Variant for Node {
 
     fn feed(&mut self, count: usize) -> anyhow::Result<usize> {
         self.look_after()?;
-        self.feeder.as_mut().expect("set when connected").feed(count)
+        let feeder = self.feeder.as_mut().expect("set when connected");
+        let fed = feeder.feed(count)?;
+        self.turns.engine().time = Some(self.start + feeder.time());
+        Ok(fed)
     }
 
+    /// Until all are taken in; audio that waits for a frame is sent, and counted, in a later batch.
     fn forward(&mut self, count: usize) -> anyhow::Result<Sent> {
-        let before = self.turns.engine().0.counters().clone();
-        let expected = (count * FAN_OUT) as u64;
+        let before = self.turns.engine().shard.counters().clone();
         for _ in 0..PATIENCE {
             self.turns.turn()?;
-            let counters = self.turns.engine().0.counters();
-            let packets = counters.rtp_forwarded - before.rtp_forwarded;
-            if packets >= expected {
+            let counters = self.turns.engine().shard.counters();
+            if counters.rtp_in - before.rtp_in >= count as u64 {
                 return Ok(Sent {
-                    packets,
+                    packets: counters.rtp_forwarded - before.rtp_forwarded,
                     datagrams: counters.packets_out - before.packets_out,
                     messages: counters.messages_out - before.messages_out,
                 });
             }
         }
-        let counters = self.turns.engine().0.counters();
-        let forwarded = counters.rtp_forwarded - before.rtp_forwarded;
-        bail!("{}: {forwarded} of {expected} copies, dropped {:?}", self.name, counters.drops)
+        let counters = self.turns.engine().shard.counters();
+        let received = counters.rtp_in - before.rtp_in;
+        bail!("{}: {received} of {count} packets, dropped {:?}", self.name, counters.drops)
+    }
+
+    fn audio_wait(&mut self) -> Option<(f64, Duration)> {
+        let counters = self.turns.engine().shard.counters();
+        let audio = counters.rtp_in as f64 * 50.0 / 140.0;
+        let mean = counters.audio_held_us.checked_div(counters.audio_held)?;
+        Some((counters.audio_held as f64 / audio, Duration::from_micros(mean)))
     }
 
     /// Timers (reports, feedback, consent), at the mix's own packet rate.
     fn upkeep_ns(&self) -> f64 {
         let Some(since) = self.upkeep.since else { return 0.0 };
         let seconds = self.upkeep.until.since(since).as_secs_f64();
-        let packets_out_per_second = (PEERS * (90 + 50) * FAN_OUT) as f64;
+        let packets_out_per_second = (self.shape.peers() * (90 + 50) * FAN_OUT) as f64;
         self.upkeep.cpu.as_nanos() as f64 / seconds / packets_out_per_second
     }
 }
 
-fn ufrag(peer: usize) -> String {
-    format!("node{peer:04}")
+fn ufrag(connection: usize) -> String {
+    format!("node{connection:04}")
 }
 
 /// One authenticated check with USE-CANDIDATE (RFC 8445 §7.2).
-fn ice_check(peer: usize) -> anyhow::Result<Vec<u8>> {
+fn ice_check(connection: usize) -> anyhow::Result<Vec<u8>> {
     use stun::attributes::{
         ATTR_ICE_CONTROLLING, ATTR_PRIORITY, ATTR_USE_CANDIDATE, ATTR_USERNAME, RawAttribute,
     };
@@ -321,7 +366,7 @@ fn ice_check(peer: usize) -> anyhow::Result<Vec<u8>> {
     message.build(&[
         Box::new(stun::message::BINDING_REQUEST),
         Box::new(stun::agent::TransactionId::new()),
-        attribute(ATTR_USERNAME, format!("{}:peer", ufrag(peer)).into_bytes()),
+        attribute(ATTR_USERNAME, format!("{}:peer", ufrag(connection)).into_bytes()),
         attribute(ATTR_PRIORITY, vec![0x6e, 0, 1, 0xff]),
         attribute(ATTR_ICE_CONTROLLING, vec![7; 8]),
         attribute(ATTR_USE_CANDIDATE, vec![]),
@@ -331,13 +376,13 @@ fn ice_check(peer: usize) -> anyhow::Result<Vec<u8>> {
     Ok(message.raw)
 }
 
-fn open_transport(peer: usize, fingerprint: &str) -> Vec<Op> {
+fn open_transport(connection: usize, fingerprint: &str) -> Vec<Op> {
     let fingerprint = Fingerprint { algorithm: "sha-256".into(), value: fingerprint.into() };
     vec![
         Op::OpenRoom { core: 0 },
         Op::OpenTransport {
-            transport: format!("t{peer}"),
-            ice: IceCredentials { ufrag: ufrag(peer), pwd: PWD.into() },
+            transport: format!("t{connection}"),
+            ice: IceCredentials { ufrag: ufrag(connection), pwd: PWD.into() },
             remote: Some(RemoteTransport {
                 ice_ufrag: "peer".into(),
                 fingerprints: vec![fingerprint],
@@ -375,7 +420,7 @@ fn publish(peer: usize) -> Op {
         max_bitrate_bps: None,
     };
     Op::Publish {
-        transport: format!("t{peer}"),
+        transport: format!("t{}", connection(peer, peer)),
         publication: format!("p{peer}"),
         tracks: vec![
             track(MediaKind::Audio, audio_ssrc(peer), None),
@@ -385,7 +430,7 @@ fn publish(peer: usize) -> Op {
 }
 
 fn subscribe(peer: usize, from: usize) -> Op {
-    let base = 0x4000_0000 + ((peer * PEERS + from) * 4) as u32;
+    let base = 0x4000_0000 + (connection(peer, from) * 4) as u32;
     let track = |kind, ssrc, rtx_ssrc| SubscriptionTrack {
         kind,
         mid: None,
@@ -396,7 +441,7 @@ fn subscribe(peer: usize, from: usize) -> Op {
         feedback: feedback(kind),
     };
     Op::Subscribe {
-        transport: format!("t{peer}"),
+        transport: format!("t{}", connection(peer, from)),
         subscription: format!("s{peer}-{from}"),
         publication: format!("p{from}"),
         tracks: vec![track(MediaKind::Audio, base, None), track(MediaKind::Video, base + 1, Some(base + 2))],

@@ -40,8 +40,8 @@ impl RingRuntime {
         Ok(RingRuntime {
             runtime,
             socket: Rc::new(socket),
-            forwarder: Forwarder::new(&egress.addrs)?,
-            feeder: Feeder::new(&fixed_keys(0), &egress.sockets, to)?,
+            forwarder: Forwarder::new(egress.shape, &egress.addrs)?,
+            feeder: Feeder::new(&fixed_keys(egress.shape.peers(), 0), egress, to)?,
             buffers: vec![vec![0; 2048]; RECEIVES],
         })
     }
@@ -70,7 +70,7 @@ impl Variant for RingRuntime {
                     let publisher = forwarder.publisher(from)?;
                     let plain = forwarder.open(publisher, &buffer[..len])?;
                     for subscriber in others(publisher) {
-                        waiting.push(forwarder.copy(&plain, subscriber)?);
+                        waiting.push(forwarder.copy(&plain, publisher, subscriber)?);
                     }
                     buffers.push(buffer);
                 }

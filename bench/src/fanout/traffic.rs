@@ -4,8 +4,6 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::PEERS;
-
 /// Payload type of video.
 pub const VIDEO_PAYLOAD_TYPE: u8 = 96;
 /// Payload type of audio.
@@ -66,18 +64,20 @@ pub struct Traffic {
     /// Packets of the frame under way, last first.
     frame: Vec<Packet>,
     random: u64,
+    at_us: u64,
 }
 
 impl Traffic {
-    /// The same seed gives the same packets.
-    pub fn new(seed: u64) -> Traffic {
+    /// Of `peers` publishers. The same seed gives the same packets.
+    pub fn new(peers: usize, seed: u64) -> Traffic {
         let mut traffic = Traffic {
             due: BinaryHeap::new(),
-            publishers: (0..PEERS).map(|_| Publisher::default()).collect(),
+            publishers: (0..peers).map(|_| Publisher::default()).collect(),
             frame: Vec::with_capacity(FRAME_PACKETS),
             random: seed | 1,
+            at_us: 0,
         };
-        for peer in 0..PEERS {
+        for peer in 0..peers {
             let (video, audio) = (traffic.below(FRAME_US), traffic.below(AUDIO_US));
             traffic.due.push(Reverse((video, peer, Kind::Video)));
             traffic.due.push(Reverse((audio, peer, Kind::Audio)));
@@ -92,6 +92,7 @@ impl Traffic {
         }
         let Reverse((at, peer, kind)) =
             self.due.pop().expect("every publisher has its next packet in the heap");
+        self.at_us = at;
         match kind {
             Kind::Audio => {
                 self.due.push(Reverse((at + AUDIO_US, peer, kind)));
@@ -107,6 +108,11 @@ impl Traffic {
                 self.frame.pop().expect("a frame has packets")
             }
         }
+    }
+
+    /// When the packet that was taken last is sent, in microseconds of the traffic's own time.
+    pub fn time_us(&self) -> u64 {
+        self.at_us
     }
 
     /// Whether the next packet begins a frame or is audio: a sender puts a frame on the wire in one go.
@@ -168,7 +174,7 @@ mod tests {
 
     #[test]
     fn the_mix_is_the_documented_one() {
-        let mut traffic = Traffic::new(1);
+        let mut traffic = Traffic::new(140, 1);
         // One second: 140 publishers x (90 video + 50 audio).
         let packets: Vec<_> = (0..19_600).map(|_| traffic.next_packet()).collect();
         let video = packets.iter().filter(|p| p.bytes.len() >= 1100).count();
@@ -178,7 +184,7 @@ mod tests {
 
     #[test]
     fn a_frame_is_three_equal_packets_in_a_row_and_begins_with_a_key_frame() {
-        let mut traffic = Traffic::new(2);
+        let mut traffic = Traffic::new(140, 2);
         let packets: Vec<_> =
             (0..5000).map(|_| traffic.next_packet()).filter(|p| p.bytes.len() > 120).collect();
         for frame in packets.chunks_exact(3) {
@@ -190,7 +196,7 @@ mod tests {
 
     #[test]
     fn sequence_numbers_have_no_gap() {
-        let mut traffic = Traffic::new(3);
+        let mut traffic = Traffic::new(140, 3);
         let mut next = std::collections::HashMap::new();
         for _ in 0..10_000 {
             let packet = traffic.next_packet();

@@ -195,6 +195,8 @@ impl Engine {
         if self.work.launches.remove(id.as_str()).is_some()
             && self.change(now_ms, id, Event::LaunchDone, out) == Some(Status::Terminating)
         {
+            // Sessions of an earlier life of the server may live there.
+            self.end_sessions_of(now_ms, id, Reason::MediaServerDisconnect, out);
             self.release(now_ms, id, out);
         }
     }

@@ -43,9 +43,13 @@ impl Engine {
         let there = info.rooms.clone();
         let rooms = self.rooms_of(id);
         self.nodes.introduce(id, info, rooms);
+        // Before anybody asks whether it is busy.
+        self.adopt(id, &there);
         self.launch_done(now_ms, id, out);
         if self.nodes.get(id.as_str()).is_some_and(|node| node.connected) {
             self.reconcile(now_ms, id, restarted, &there, out);
+            // One that drained in an earlier life of the server may have nothing left.
+            self.idle_check(now_ms, id, out);
         }
     }
 

@@ -31,7 +31,6 @@ impl Engine {
         there: &[RoomInfo],
         out: &mut Vec<Output>,
     ) {
-        self.adopt(node, there);
         let by_id: HashMap<&str, &RoomInfo> = there.iter().map(|room| (room.room.as_str(), room)).collect();
         let mut ours = HashSet::new();
         for session in self.sessions_on(node) {
@@ -53,7 +52,7 @@ impl Engine {
 
     /// Sessions whose node has another name now: rooms are never called alike, so who has the room is their node. Names of
     /// launched nodes change when the controller is started again.
-    fn adopt(&mut self, node: &NodeId, there: &[RoomInfo]) {
+    pub(super) fn adopt(&mut self, node: &NodeId, there: &[RoomInfo]) {
         let homeless = |session: &&Session| {
             session.place().is_some_and(|place| self.nodes.get(place.node.as_str()).is_none())
         };

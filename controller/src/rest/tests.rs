@@ -440,8 +440,8 @@ fn the_description_tells_of_real_operations() {
         for method in operations.as_object().unwrap().keys().filter(|key| *key != "parameters") {
             let method = method.to_ascii_uppercase();
             let segments: Vec<String> = path.split('/').map(str::to_owned).collect();
-            // The shell's own.
-            let known = path == "restart"
+            // Two are the shell's own.
+            let known = matches!(path.as_str(), "restart" | usage::PATH)
                 || inform(&config, &method, &path).is_some_and(|(status, _)| status != route::WRONG_METHOD)
                 || Route::of(&method, &segments).is_ok();
             assert!(known, "{method} {template}");

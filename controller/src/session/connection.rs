@@ -248,7 +248,8 @@ impl ActiveConnection {
 /// The connections of a session, in the order they were created.
 #[derive(Clone, Debug, Default)]
 pub struct Connections {
-    by_order: BTreeMap<u64, Connection>,
+    /// Boxed: a node of the tree has room for eleven, and most sessions have a few.
+    by_order: BTreeMap<u64, Box<Connection>>,
     order: HashMap<ConnectionId, u64>,
     next: u64,
     active: usize,
@@ -268,7 +269,7 @@ impl Connections {
         self.changed.insert(connection.id.clone());
         self.order.insert(connection.id.clone(), order);
         self.active += usize::from(connection.active.is_some());
-        self.by_order.insert(order, connection);
+        self.by_order.insert(order, Box::new(connection));
         self.next = self.next.max(order + 1);
     }
 
@@ -287,7 +288,7 @@ impl Connections {
         let connection = self.by_order.remove(&self.order.remove(id)?)?;
         self.changed.insert(connection.id.clone());
         self.active -= usize::from(connection.active.is_some());
-        Some(connection)
+        Some(*connection)
     }
 
     /// Makes a pending connection active. `false`: it is not there or active already.
@@ -302,19 +303,19 @@ impl Connections {
 
     /// Looks a connection up.
     pub fn get(&self, id: &str) -> Option<&Connection> {
-        self.by_order.get(self.order.get(id)?)
+        self.by_order.get(self.order.get(id)?).map(Box::as_ref)
     }
 
     /// Looks a connection up for a change of its streams or properties.
     pub fn get_mut(&mut self, id: &str) -> Option<&mut Connection> {
         let (id, order) = self.order.get_key_value(id)?;
         self.changed.insert(id.clone());
-        self.by_order.get_mut(order)
+        self.by_order.get_mut(order).map(Box::as_mut)
     }
 
     /// All of them, oldest first.
     pub fn iter(&self) -> impl Iterator<Item = &Connection> {
-        self.by_order.values()
+        self.by_order.values().map(Box::as_ref)
     }
 
     /// All active ones, oldest first.

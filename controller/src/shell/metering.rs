@@ -1,7 +1,9 @@
-//! What the meter sees of the inputs.
+//! What the meter sees of inputs and of what they led to.
 
+use crate::cluster::Origin;
 use crate::config::Config;
-use crate::engine::Input;
+use crate::engine::{Engine, Input, NodeOrder, Output};
+use crate::ids::NodeId;
 use crate::metering::{EndReason, MASTER, Member, Meter, MeterConfig, NodeRole, StartReason};
 
 /// The meter's part of the configuration.
@@ -26,23 +28,57 @@ pub(super) fn master(config: &Config) -> Member {
     }
 }
 
-/// Media nodes count while their control connection is up, with the cores they forward media on.
-pub(super) fn observe(meter: &mut Meter, now_ms: u64, input: &Input) {
-    match input {
-        Input::NodeUp { node, info } => {
-            let address = info.cores.iter().flat_map(|core| &core.candidates).next();
-            let member = Member {
-                node: node.clone(),
-                environment_id: None,
-                role: NodeRole::MediaNode,
-                ip: address.map(|candidate| candidate.address.to_string()),
-                cores: u32::try_from(info.cores.len()).unwrap_or(u32::MAX),
-                reason: StartReason::Autodiscovery,
-            };
-            meter.connected(now_ms, member);
+/// What of an input is the meter's business.
+#[derive(Debug)]
+pub(super) enum Seen {
+    Up(NodeId),
+    Down(NodeId),
+    Other,
+}
+
+impl Seen {
+    pub(super) fn of(input: &Input) -> Self {
+        match input {
+            Input::NodeUp { node, .. } => Self::Up(node.clone()),
+            Input::NodeDown { node } => Self::Down(node.clone()),
+            _ => Self::Other,
         }
-        Input::NodeDown { node } => meter.disconnected(now_ms, node, EndReason::Crashed),
-        Input::Tick => meter.tick(now_ms),
-        _ => {}
     }
+}
+
+/// After the engine took an input. Media nodes count while their control connection is up, with the cores they forward
+/// media on; one that is let go is removed.
+pub(super) fn observe(meter: &mut Meter, now_ms: u64, seen: &Seen, engine: &Engine, out: &[Output]) {
+    match seen {
+        Seen::Up(id) => {
+            if let Some(member) = member(engine, id) {
+                meter.connected(now_ms, member);
+            }
+        }
+        Seen::Down(id) => meter.disconnected(now_ms, id, EndReason::Crashed),
+        Seen::Other => {}
+    }
+    for output in out {
+        if let Output::Node(NodeOrder::Disconnect { node }) = output {
+            meter.disconnected(now_ms, node, EndReason::Removed);
+        }
+    }
+    meter.tick(now_ms);
+}
+
+/// `None`: the node is none of ours.
+fn member(engine: &Engine, id: &NodeId) -> Option<Member> {
+    let node = engine.nodes().get(id.as_str()).filter(|node| node.connected)?;
+    let cores = engine.nodes().media(id.as_str())?.info.cores.len();
+    Some(Member {
+        node: id.clone(),
+        environment_id: node.environment_id.clone(),
+        role: NodeRole::MediaNode,
+        ip: node.ip.clone(),
+        cores: u32::try_from(cores).unwrap_or(u32::MAX),
+        reason: match node.origin {
+            Origin::Launched => StartReason::Launch,
+            Origin::Joined => StartReason::Autodiscovery,
+        },
+    })
 }

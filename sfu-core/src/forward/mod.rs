@@ -5,7 +5,7 @@
 //!   ingress   loss, jitter, duplicates ─▶ nack  what to ask for  egress   may it go? new sequence number
 //!   rtx       resend cache of slots    ─▶ feedback  PLI, SR, RR    seq_map  the mapping, both directions
 //!   twcc      arrival times              layers    which layer     rewrite  header bytes into the TX slot
-//!   room, route  the tables: who publishes, who subscribes, whose SSRC
+//!   room, route  the tables: who publishes, who subscribes, whose SSRC        pending  what waits for the drain
 //! ```
 //!
 //! Everything here is pure: no socket, no clock (`now` is an argument), no allocation per packet. One received stream
@@ -17,6 +17,7 @@ pub mod feedback;
 pub mod ingress;
 pub mod layers;
 pub mod nack;
+pub mod pending;
 pub mod rewrite;
 pub mod room;
 pub mod route;

@@ -13,21 +13,16 @@
 
 use std::collections::HashMap;
 
-use crate::buf::SlotId;
 use crate::control::proto::{Feedback, HeaderExtension, MediaKind};
 use crate::forward::egress::Egress;
 use crate::forward::feedback::KeyFrameRequests;
 use crate::forward::ingress::Ingress;
 use crate::forward::nack::NackTracker;
+use crate::forward::pending::{FrameClock, PendingList};
 use crate::forward::rewrite::ExtensionMap;
 use crate::forward::rtx::ResendCache;
 use crate::forward::seq_map::SourceId;
-use crate::ids::{ExtSeq, PayloadType, Ssrc};
-use crate::time::Timestamp;
-use crate::wire::rtp::RtpHeader;
-
-/// Packets of one publication that may wait between two drains: a 4K key frame has about 400.
-pub const MAX_PENDING: usize = 1024;
+use crate::ids::{PayloadType, Ssrc};
 
 /// A room: what belongs together and ends together.
 #[derive(Debug)]
@@ -177,31 +172,6 @@ pub struct Track {
     pub key_frames: KeyFrameRequests,
 }
 
-/// A packet that waits for the drain. Holds one reference to its slot.
-#[derive(Clone, Copy, Debug)]
-pub struct Pending {
-    /// Where the datagram lies.
-    pub slot: SlotId,
-    /// Offset of the RTP header in the slot.
-    pub start: u16,
-    /// Its header. A packet that came by RTX has the original's numbers in here.
-    pub header: RtpHeader,
-    /// Offset of the payload from `start`.
-    pub payload_start: u16,
-    /// Length of the payload, padding stripped.
-    pub payload_len: u16,
-    /// When it was received.
-    pub arrived: Timestamp,
-    /// Audio or video.
-    pub kind: MediaKind,
-    /// A subscriber can start decoding here. Always true for audio.
-    pub key_frame: bool,
-    /// Which source the sequence number belongs to; changes with layer and transport.
-    pub source: SourceId,
-    /// Its extended sequence number in that source.
-    pub seq: ExtSeq,
-}
-
 /// A stream that comes in.
 #[derive(Debug)]
 pub struct Publication {
@@ -218,7 +188,9 @@ pub struct Publication {
     /// Who gets it.
     pub subscriptions: Vec<u32>,
     /// Packets received since the last drain.
-    pub pending: Vec<Pending>,
+    pub pending: PendingList,
+    /// When the next frame is due.
+    pub frames: FrameClock,
 }
 
 impl Publication {

@@ -103,6 +103,12 @@ impl Headers {
         &mut self.headers[from..self.pieces.len()]
     }
 
+    /// Bytes and destination of a message of one datagram, for a `SEND` entry.
+    pub(super) fn single(&self, i: usize) -> (*const u8, *const libc::sockaddr, libc::socklen_t) {
+        let bytes = self.iovs[i].iov_base.cast_const().cast();
+        (bytes, ptr::from_ref(&self.addrs[i]).cast(), self.headers[i].msg_hdr.msg_namelen)
+    }
+
     /// One header, for a `SENDMSG` entry.
     pub(super) fn header(&self, i: usize) -> *const libc::msghdr {
         &self.headers[i].msg_hdr

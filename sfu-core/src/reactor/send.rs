@@ -55,11 +55,23 @@ impl Outbound {
     }
 
     /// The entry for message `i` of the chunk. It may be submitted as long as the chunk and its batch stand.
+    ///
+    /// A single datagram needs no control message, and `SEND` with an address spares the kernel the copy of a header and
+    /// an iovec: about 150 of 2050 ns.
     pub(super) fn entry(&self, i: usize, tx: &TxBatch) -> squeue::Entry {
-        let run = &tx.messages()[self.headers.pieces()[i].message as usize];
-        opcode::SendMsg::new(Fixed(u32::from(run.local.0)), self.headers.header(i))
-            .flags(libc::MSG_DONTWAIT as u32)
-            .build()
+        let piece = &self.headers.pieces()[i];
+        let socket = Fixed(u32::from(tx.messages()[piece.message as usize].local.0));
+        let entry = if piece.datagrams == 1 {
+            let (bytes, addr, addr_len) = self.headers.single(i);
+            opcode::Send::new(socket, bytes, piece.len)
+                .dest_addr(addr)
+                .dest_addr_len(addr_len)
+                .flags(libc::MSG_DONTWAIT)
+                .build()
+        } else {
+            opcode::SendMsg::new(socket, self.headers.header(i)).flags(libc::MSG_DONTWAIT as u32).build()
+        };
+        entry
             .flags(Flags::SKIP_SUCCESS)
             .user_data(Op::Send { generation: self.generation, index: i as u32 }.encode())
     }

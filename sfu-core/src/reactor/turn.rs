@@ -25,8 +25,12 @@ pub const TURN_DATAGRAMS: usize = 512;
 /// Commands one turn applies before it looks at datagrams again.
 pub const MAX_COMMANDS: usize = 64;
 
-/// Bytes of the send arena. A turn with more to send fills it several times.
-pub const TX_BYTES: usize = 1 << 20;
+/// Datagrams taken in at a time within a turn: what they hold is still in the cache when it is decrypted.
+const RECEIVE_CHUNK: usize = 64;
+
+/// Bytes of the send arena. A turn with more to send fills it several times. A quarter of a usual second-level cache: the
+/// kernel copies what was sealed just before, and a larger arena only pushes out what the next packet needs.
+pub const TX_BYTES: usize = 1 << 18;
 
 /// Messages of the send batch.
 pub const TX_MESSAGES: usize = 1024;
@@ -81,7 +85,7 @@ impl<'a, E: Engine, R: Reactor + ?Sized, F: FnMut(E::Event)> TurnLoop<'a, E, R, 
             reactor,
             inbox,
             events,
-            received: Received::with_limit(TURN_DATAGRAMS),
+            received: Received::with_limit(RECEIVE_CHUNK),
             tx: TxBatch::with_capacity(TX_BYTES, TX_MESSAGES),
             meter: Meter::new(clock::now(), clock::thread_cpu()),
         }
@@ -117,12 +121,12 @@ impl<'a, E: Engine, R: Reactor + ?Sized, F: FnMut(E::Event)> TurnLoop<'a, E, R, 
     /// Receives until dry, and on until the gather window closes. Returns whether the sockets were dry at the end.
     fn collect(&mut self, turn: &mut Turn) -> io::Result<bool> {
         let first = clock::now();
-        let mut dry = self.receive(first, turn)?;
+        let mut dry = self.receive_all(first, turn)?;
         if turn.received == 0 {
             return Ok(dry);
         }
         let closes = first + self.engine.gather_window();
-        while dry && (turn.received as usize) < TURN_DATAGRAMS {
+        while dry && taken(turn) < TURN_DATAGRAMS {
             let now = clock::now();
             if now >= closes {
                 break;
@@ -130,9 +134,19 @@ impl<'a, E: Engine, R: Reactor + ?Sized, F: FnMut(E::Event)> TurnLoop<'a, E, R, 
             self.reactor.pause(closes.since(now))?;
             let after = clock::now();
             self.meter.waited(after.since(now));
-            dry = self.receive(after, turn)?;
+            dry = self.receive_all(after, turn)?;
         }
         Ok(dry)
+    }
+
+    /// Receives until dry or until the turn has enough. Returns whether the sockets are dry.
+    fn receive_all(&mut self, now: Timestamp, turn: &mut Turn) -> io::Result<bool> {
+        loop {
+            let dry = self.receive(now, turn)?;
+            if dry || taken(turn) >= TURN_DATAGRAMS {
+                return Ok(dry);
+            }
+        }
     }
 
     /// Receives once and hands over. Returns whether the sockets are dry.
@@ -195,6 +209,11 @@ impl<'a, E: Engine, R: Reactor + ?Sized, F: FnMut(E::Event)> TurnLoop<'a, E, R, 
         self.inbox.awake();
         Ok(())
     }
+}
+
+/// Datagrams a turn has taken in. Those that were dropped count, so that a flood ends a turn too.
+fn taken(turn: &Turn) -> usize {
+    (turn.received + turn.no_slot + turn.truncated) as usize
 }
 
 /// Tells busy time from waiting.

@@ -8,6 +8,7 @@ use crate::control::proto::{
     IceCredentials, MAX_ID_BYTES, MediaKind, Op, PublicationTrack, RemoteTransport, SubscriptionTrack,
 };
 use crate::forward::feedback::ReportSchedule;
+use crate::forward::pending::{FrameClock, PendingList};
 use crate::forward::room::{PerKind, Publication, Room, Subscription, Track};
 use crate::forward::route::RouteTable;
 use crate::forward::twcc::ArrivalRecorder;
@@ -221,7 +222,8 @@ impl Shard {
                     generation: 0,
                     tracks: built,
                     subscriptions: Vec::new(),
-                    pending: Vec::with_capacity(16),
+                    pending: PendingList::default(),
+                    frames: FrameClock::default(),
                 });
                 self.rooms[room as usize].publications.insert(id.into(), index);
                 self.peers[peer as usize].publications.push(index);
@@ -263,7 +265,7 @@ impl Shard {
     /// Gives every slot of a publication back: waiting packets and the resend caches.
     pub(super) fn release_packets(&mut self, pool: &mut RxPool, index: u32) {
         let publication = &mut self.publications[index as usize];
-        for packet in publication.pending.drain(..) {
+        for packet in publication.pending.drain() {
             pool.release(packet.slot);
         }
         for track in publication.tracks.iter_mut() {

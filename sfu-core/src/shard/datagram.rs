@@ -17,7 +17,8 @@ use crate::control::proto::MediaKind;
 use crate::drop_reason::DropReason;
 use crate::forward::ingress::Received;
 use crate::forward::nack::Repair;
-use crate::forward::room::{Format, MAX_PENDING, Pending, Track};
+use crate::forward::pending::{Pending, Put};
+use crate::forward::room::{Format, Track};
 use crate::forward::route::Target;
 use crate::forward::rtx::{self, CachedPacket, OSN_BYTES};
 use crate::ids::ExtSeq;
@@ -111,17 +112,29 @@ impl Shard {
             key_frame: arrived.key_frame,
             source,
             seq: arrived.seq,
+            held: false,
         };
         if publication.subscriptions.is_empty() {
             return Err(DropReason::NoSubscriber);
         }
-        if publication.pending.len() == MAX_PENDING {
+        if publication.pending.is_full() {
             return Err(DropReason::BatchFull);
         }
-        if publication.pending.is_empty() {
-            self.dirty.push(target.publication);
+        let hold = match target.kind {
+            MediaKind::Audio if !self.held.is_full() => {
+                publication.frames.hold_until(now, self.load.audio_hold())
+            }
+            MediaKind::Audio => None,
+            MediaKind::Video => {
+                publication.frames.on_packet(now, arrived.header.timestamp, arrived.payload_len);
+                None
+            }
+        };
+        match publication.pending.put(waiting, hold) {
+            Put::Waits => {}
+            Put::List => self.dirty.push(target.publication),
+            Put::Hold(until) => self.held.push(until, target.publication),
         }
-        publication.pending.push(waiting);
         self.keep_for_resending(pool, target, waiting);
         Ok(Slot::Kept)
     }

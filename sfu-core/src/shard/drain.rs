@@ -17,8 +17,9 @@ use crate::control::proto::MediaKind;
 use crate::crypto::srtp::SrtpTx;
 use crate::engine::Drain;
 use crate::forward::egress::{Egress, Incoming};
+use crate::forward::pending::Pending;
 use crate::forward::rewrite::write_header;
-use crate::forward::room::{Pending, Publication, Subscription};
+use crate::forward::room::{Publication, Subscription};
 use crate::forward::rtx::{self, CachedPacket, OSN_BYTES};
 use crate::forward::seq_map::SourceId;
 use crate::ids::ExtSeq;
@@ -29,6 +30,9 @@ use super::{Peer, Shard};
 
 /// Resends that may wait for one drain.
 const MAX_RESENDS: usize = 4096;
+/// Publications whose audio may wait at once; each enters once in its wait, so this is one for each of 300 audio packets
+/// in a ms.
+const MAX_HELD: usize = 4096;
 /// Largest payload that is sent again: a slot's worth.
 const RTX_SCRATCH_BYTES: usize = crate::buf::SLOT_BYTES;
 
@@ -38,6 +42,35 @@ pub(super) struct Cursor {
     publication: usize,
     subscriber: usize,
     packet: usize,
+}
+
+/// Publications whose audio waits for a frame, in the order they began to.
+pub(super) struct Held(VecDeque<(Timestamp, u32)>);
+
+impl Default for Held {
+    fn default() -> Self {
+        Held(VecDeque::with_capacity(MAX_HELD))
+    }
+}
+
+impl Held {
+    /// Whether no further publication may wait.
+    pub(super) fn is_full(&self) -> bool {
+        self.0.len() == MAX_HELD
+    }
+
+    pub(super) fn push(&mut self, until: Timestamp, publication: u32) {
+        self.0.push_back((until, publication));
+    }
+
+    /// When the first wait ends. The bound of a wait moves slowly, so later ones end later, but for a fraction of it.
+    pub(super) fn next(&self) -> Option<Timestamp> {
+        self.0.front().map(|(until, _)| *until)
+    }
+
+    fn pop_due(&mut self, now: Timestamp) -> Option<(Timestamp, u32)> {
+        self.0.pop_front_if(|(until, _)| *until <= now)
+    }
 }
 
 /// A packet to be sent again to one subscriber. Holds one reference to its slot.
@@ -82,6 +115,7 @@ impl Shard {
         if !self.outbox.drain(tx) || !self.seal_resends(now, pool, tx) {
             return Drain::More;
         }
+        self.end_holds(now);
         while let Some(&index) = self.dirty.get(self.cursor.publication) {
             // A publication can have ended since it was listed.
             if let Some(publication) = self.publications.get_mut(index as usize) {
@@ -98,7 +132,11 @@ impl Shard {
                 if !done {
                     return Drain::More;
                 }
-                for packet in publication.pending.drain(..) {
+                for packet in publication.pending.drain() {
+                    if packet.held {
+                        self.counters.audio_held += 1;
+                        self.counters.audio_held_us += now.since(packet.arrived).as_micros() as u64;
+                    }
                     pool.release(packet.slot);
                 }
             }
@@ -107,6 +145,17 @@ impl Shard {
         self.dirty.clear();
         self.cursor = Cursor::default();
         Drain::Done
+    }
+
+    /// Lists publications whose audio has waited long enough.
+    fn end_holds(&mut self, now: Timestamp) {
+        while let Some((until, index)) = self.held.pop_due(now) {
+            // The frame came, or the publication ended.
+            let publication = self.publications.get_mut(index as usize);
+            if publication.is_some_and(|publication| publication.pending.end_hold(until)) {
+                self.dirty.push(index);
+            }
+        }
     }
 
     fn seal_resends(&mut self, now: Timestamp, pool: &mut RxPool, tx: &mut TxBatch) -> bool {

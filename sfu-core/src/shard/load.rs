@@ -3,6 +3,7 @@
 //! ```text
 //! busy share   0 ─────────── 20 % ──────────── 80 % ─── 100 %
 //! window       0 ──────────── 0 ──── linear ── max ──── max
+//! audio hold   0 ─────────────────── 50 % ──── max ──── max
 //! ```
 //!
 //! Nobody waits for a batch that will not come: an idle core forwards each packet at once. Under load a longer batch has
@@ -21,6 +22,12 @@ const IDLE_SHARE: f64 = 0.20;
 const FULL_SHARE: f64 = 0.80;
 /// Time constant of the average: long enough to bridge a frame interval, short against a join.
 const TIME_CONSTANT: Duration = Duration::from_millis(200);
+
+/// Longest that audio may wait for a frame to go behind: half of a usual packet's 20 ms, a fraction of what a jitter buffer
+/// holds.
+pub const MAX_AUDIO_HOLD: Duration = Duration::from_millis(10);
+/// Busy share below which audio never waits.
+const HOLD_FROM_SHARE: f64 = 0.50;
 
 /// Exponentially decaying busy share of one core.
 #[derive(Debug, Default)]
@@ -46,8 +53,17 @@ impl LoadMeter {
 
     /// How long the reactor may gather now.
     pub fn gather_window(&self) -> Duration {
-        let fraction = ((self.share - IDLE_SHARE) / (FULL_SHARE - IDLE_SHARE)).clamp(0.0, 1.0);
-        MAX_GATHER_WINDOW.mul_f64(fraction)
+        MAX_GATHER_WINDOW.mul_f64(self.fraction(IDLE_SHARE))
+    }
+
+    /// How long audio may wait for a frame now.
+    pub fn audio_hold(&self) -> Duration {
+        MAX_AUDIO_HOLD.mul_f64(self.fraction(HOLD_FROM_SHARE))
+    }
+
+    /// Where the busy share stands between `from` and full, 0.0..=1.0.
+    fn fraction(&self, from: f64) -> f64 {
+        ((self.share - from) / (FULL_SHARE - from)).clamp(0.0, 1.0)
     }
 }
 
@@ -66,12 +82,13 @@ mod tests {
         for _ in 0..2000 {
             meter.on_turn(&turn(1000, 1000));
         }
-        assert_eq!(meter.gather_window(), MAX_GATHER_WINDOW);
+        assert_eq!((meter.gather_window(), meter.audio_hold()), (MAX_GATHER_WINDOW, MAX_AUDIO_HOLD));
         for _ in 0..2000 {
             meter.on_turn(&turn(500, 1000));
         }
         let half = meter.gather_window();
         assert!(half > Duration::ZERO && half < MAX_GATHER_WINDOW, "{half:?}");
+        assert!(meter.audio_hold() < MAX_AUDIO_HOLD / 100, "{:?}", meter.audio_hold());
         for _ in 0..2000 {
             meter.on_turn(&turn(10, 1000));
         }

@@ -43,7 +43,7 @@ use crate::transport::timers::TimerHeap;
 use crate::transport::{DtlsContext, StateChange, Transport};
 
 pub use command::{Answer, Command, Event, OpError};
-pub use load::{LoadMeter, MAX_GATHER_WINDOW};
+pub use load::{LoadMeter, MAX_AUDIO_HOLD, MAX_GATHER_WINDOW};
 pub use stats::{Counters, Gauges};
 
 use demux::Demux;
@@ -118,6 +118,7 @@ pub struct Shard {
     /// Publications with packets that wait for the drain.
     dirty: Vec<u32>,
     cursor: Cursor,
+    held: drain::Held,
     resends: drain::Resends,
     outbox: Outbox,
     timers: TimerHeap,
@@ -145,6 +146,7 @@ impl Shard {
             subscriptions: Slab::new(),
             dirty: Vec::with_capacity(256),
             cursor: Cursor::default(),
+            held: drain::Held::default(),
             resends: drain::Resends::default(),
             outbox: Outbox::default(),
             timers: TimerHeap::default(),
@@ -259,7 +261,10 @@ impl Engine for Shard {
     }
 
     fn next_timeout(&self) -> Option<Timestamp> {
-        if self.handshake_queue.is_empty() { self.timers.next() } else { Some(Timestamp::ZERO) }
+        if !self.handshake_queue.is_empty() {
+            return Some(Timestamp::ZERO);
+        }
+        self.timers.next().into_iter().chain(self.held.next()).min()
     }
 
     fn drain(&mut self, now: Timestamp, pool: &mut RxPool, tx: &mut TxBatch) -> Drain {

@@ -95,6 +95,10 @@ counters! {
     key_frame_requests,
     /// Packets that could not be kept for resending, for want of free slots.
     cache_skipped,
+    /// Audio packets that waited for a frame to go behind.
+    audio_held,
+    /// How long those waited, together, microseconds.
+    audio_held_us,
     /// STUN checks answered.
     stun_checks,
     /// DTLS handshakes completed.

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use sfu_core::control::proto::{DtlsRole, MediaKind, Op, TransportState};
-use sfu_core::shard::{Answer, Command};
+use sfu_core::engine::{Engine, Turn};
+use sfu_core::shard::{Answer, Command, MAX_AUDIO_HOLD};
 
 use crate::support::ms;
 use crate::support::network::Link;
@@ -55,6 +56,51 @@ fn two_subscribers_get_everything() {
     assert_eq!(heard.remb, Some(2_000_000));
     assert_eq!(world.tap.repeated, 0);
     assert_stats(&mut world, alice);
+    world.close_and_check();
+}
+
+#[test]
+fn a_loaded_core_sends_audio_behind_frames_and_an_idle_one_at_once() {
+    let mut world = World::new(7);
+    let alice = world.join("alice");
+    world.publish(alice, "cam", &Publish::default()).unwrap();
+    let bob = world.join("bob");
+    let subscribed = world.subscribe(bob, "bob", "cam", Subscribe::default()).unwrap();
+    world.run_for(ms(2_000));
+    let idle = world.tap.messages;
+    world.run_for(ms(10_000));
+    let idle = world.tap.messages - idle;
+    assert_eq!(world.shard.counters().audio_held, 0);
+
+    let second = Duration::from_secs(1);
+    world.shard.on_turn(world.now, Turn { busy: second, wall: second, ..Turn::default() });
+    world.run_for(ms(1_000));
+    assert_eq!(world.shard.counters().audio_held, 0, "nothing can go behind the short end of a frame");
+    let video = world.peers[alice].senders.iter().position(|s| s.spec.kind == MediaKind::Video).unwrap();
+    world.peers[alice].senders[video].spec.even = true;
+    world.run_for(ms(1_000));
+
+    let before = world.shard.counters().clone();
+    let loaded = world.tap.messages;
+    world.run_for(ms(10_000));
+    let loaded = world.tap.messages - loaded;
+    let counters = world.shard.counters();
+    let held = counters.audio_held - before.audio_held;
+    let held_us = counters.audio_held_us - before.audio_held_us;
+    // 500 audio packets; a frame is due within 10 ms of three in ten.
+    assert!((100..=250).contains(&held), "{held}");
+    let longest = MAX_AUDIO_HOLD.as_micros() as u64;
+    assert!(held_us <= held * longest, "{held_us} us");
+    assert!(loaded + 90 < idle, "{loaded} messages, {idle} before");
+    assert_whole(&world, subscribed);
+
+    // The frames end: audio that waits for the one that does not come goes out in time.
+    world.peers[alice].senders[video].muted = true;
+    let before = world.audio(subscribed).len();
+    world.run_for(ms(2_000));
+    let audio = world.audio(subscribed);
+    assert!((98..=102).contains(&(audio.len() - before)), "{}", audio.len() - before);
+    assert!(world.now.since(audio.last().at) < ms(55));
     world.close_and_check();
 }
 

@@ -706,3 +706,21 @@ fn a_node_with_another_name_keeps_its_sessions() {
     bench.call(members[1].client, "leaveRoom", json!({}));
     assert!(bench.nodes["media_new"].rooms.is_empty());
 }
+
+#[test]
+fn a_found_node_with_sessions_of_an_earlier_life_is_not_too_much() {
+    let mut bench = launching(|cluster| cluster.nodes_at_start = Some(1));
+    bench.input(Input::Start);
+    bench.news(NodeNews::Discovered { result: Ok(Vec::new()) });
+    let before = bench.bring_up(1);
+    bench.room_of(1);
+    bench.crash(0);
+    bench.news(NodeNews::Discovered { result: Ok(vec![machine(1), machine(2)]) });
+    bench.start_node("media_i-2", "process-2");
+    let model = bench.nodes.remove(before.as_str()).expect("it runs");
+    bench.start_named("media_i-1", super::harness::NodeModel { up: true, ..model });
+    let place = bench.engine.session("S").and_then(|session| session.place().cloned()).expect("placed");
+    assert_eq!(place.node.as_str(), "media_i-1");
+    let statuses: Vec<_> = bench.engine.nodes().iter().map(|node| node.status().as_str()).collect();
+    assert_eq!(statuses, ["running", "terminating"], "the idle one goes");
+}

@@ -194,6 +194,7 @@ impl World {
                 rid: (layers > 1).then(|| format!("r{layer}")),
                 tag,
                 payload_bytes: bytes,
+                even: false,
                 first_seq: what.first_seq,
                 padding_every: what.padding_every.filter(|_| kind == MediaKind::Video),
             }

@@ -46,6 +46,8 @@ pub(crate) struct StreamSpec {
     pub(crate) tag: u32,
     /// Bytes of a full packet's payload.
     pub(crate) payload_bytes: usize,
+    /// The last part of a frame is as long as the others. Else it is shorter, which ends a GSO run.
+    pub(crate) even: bool,
     /// First sequence number, to try the wrap.
     pub(crate) first_seq: u16,
     /// After so many frames a packet of nothing but padding.
@@ -95,9 +97,7 @@ impl Body {
             out.extend(word.to_be_bytes());
         }
         out.extend([self.part, self.parts, u8::from(self.key)]);
-        // The last part of a frame is shorter, as in life: it ends a GSO run.
-        let bytes = if self.part + 1 == self.parts { payload_bytes * 2 / 3 } else { payload_bytes };
-        while out.len() < bytes {
+        while out.len() < payload_bytes {
             out.push(filler(self.seq, out.len()));
         }
     }
@@ -260,7 +260,9 @@ impl Sender {
                 payload.push(u8::from(!body.key));
             }
         }
-        body.write(&mut payload, self.spec.payload_bytes);
+        let last = body.part + 1 == body.parts;
+        let bytes = self.spec.payload_bytes;
+        body.write(&mut payload, if last && !self.spec.even { bytes * 2 / 3 } else { bytes });
         payload
     }
 

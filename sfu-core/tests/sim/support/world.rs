@@ -195,6 +195,7 @@ impl World {
     }
 
     fn send_batch(&mut self) {
+        self.tap.messages += self.tx.messages().len() as u64;
         for message in self.tx.messages() {
             for datagram in segments(message, self.tx.bytes(message)) {
                 self.tap.see(message.to, datagram);
@@ -323,6 +324,8 @@ pub(crate) struct Tap {
     seen: HashMap<(SocketAddr, u32, u16), u64>,
     /// RTP packets.
     pub(crate) rtp: u64,
+    /// GSO runs of any kind.
+    pub(crate) messages: u64,
     /// RTP packets that left bit for bit again.
     pub(crate) repeated: u64,
     /// Datagrams of any kind, by receiver.
