@@ -158,7 +158,7 @@ fn measured(report: &Report, label: Option<&str>) -> Result<Measured> {
         sessions,
         cores,
         streams: report.scenario.subscribers,
-        at_least: target.turns.iter().any(|turn| !turn.stop.is_the_targets()),
+        at_least: target.at_least(),
     })
 }
 

@@ -60,7 +60,10 @@ pub(crate) fn capacity(report: &Report, targets: &[TargetSummary<'_>]) -> Capaci
             published,
             targets,
             |one| one.sessions.to_string(),
-            |one| one.sessions().map(sessions),
+            |one| {
+                let least = if one.at_least() { "at least " } else { "" };
+                Some(least.to_owned() + &sessions(one.sessions()?))
+            },
         ),
         row(
             "publishers (= browsers)",

@@ -9,6 +9,8 @@ use super::{figures, published, terminal};
 
 /// So many turns' tables are open when the page is; more of them would bury each other.
 const OPEN_TURNS: usize = 3;
+/// More warnings than these are folded, with their number in sight.
+const SHOWN_WARNINGS: usize = 4;
 const STYLE: &str = include_str!("page.css");
 
 /// Builds the page.
@@ -44,10 +46,15 @@ fn head(report: &Report, targets: &[TargetSummary<'_>]) -> String {
     facts.push(("Started", report.started.clone()));
     let rows: String =
         facts.iter().map(|(name, value)| format!("<dt>{name}<dd>{}\n", escape(value))).collect();
-    let warnings: String = figures::warnings(report)
-        .iter()
-        .map(|text| format!("<p class=\"warning\">{}\n", escape(text)))
-        .collect();
+    let doubts = figures::warnings(report);
+    let mut warnings: String =
+        doubts.iter().map(|text| format!("<p class=\"warning\">{}\n", escape(text))).collect();
+    if doubts.len() > SHOWN_WARNINGS {
+        warnings = format!(
+            "<details><summary class=\"warning\">{} warnings</summary>\n{warnings}</details>\n",
+            doubts.len()
+        );
+    }
     format!("<h1>{} load test</h1>\n<dl>\n{rows}</dl>\n{warnings}", escape(&report.scenario.name))
 }
 

@@ -55,6 +55,11 @@ impl<'report> TargetSummary<'report> {
         Spread::of(self.capacities().filter_map(figure))
     }
 
+    /// Some turn ended before the target did: it carries at least what was held.
+    pub(crate) fn at_least(&self) -> bool {
+        self.turns.iter().any(|turn| !turn.stop.is_the_targets())
+    }
+
     /// Sessions held. A turn that held not even its first step counts as 0.
     pub(crate) fn sessions(&self) -> Option<Spread> {
         Spread::of(self.turns.iter().map(|turn| turn.capacity().map_or(0.0, |step| f64::from(step.sessions))))
@@ -67,6 +72,8 @@ pub(crate) struct Ratio<'report> {
     pub(crate) to: &'report Target,
     /// Sessions held, `of` / `to`: more is better.
     pub(crate) sessions: Option<Spread>,
+    /// `of` was not at its end in some round: it carries at least so many.
+    pub(crate) at_least: bool,
     /// CPU per packet out, `to` / `of`, each at its capacity: how many times cheaper `of` is.
     pub(crate) cpu_at_capacity: Option<Spread>,
     /// The same with the same number of sessions in both.
@@ -102,8 +109,9 @@ fn ratio<'report>(of: &TargetSummary<'report>, to: &TargetSummary<'report>) -> R
         .iter()
         .filter_map(|one| Some((*one, *to.turns.iter().find(|other| other.round == one.round)?)))
         .collect();
-    let sessions = pairs
-        .iter()
+    // What the generator or the list of steps ended is no capacity: as a divisor it says nothing.
+    let found = || pairs.iter().filter(|(_, b)| b.stop.is_the_targets());
+    let sessions = found()
         .filter_map(|(a, b)| Some(f64::from(a.capacity()?.sessions) / f64::from(b.capacity()?.sessions)));
     let capacity = pairs.iter().filter_map(|(a, b)| {
         Some(b.capacity()?.cpu_ns_per_packet_out? / a.capacity()?.cpu_ns_per_packet_out?)
@@ -114,6 +122,7 @@ fn ratio<'report>(of: &TargetSummary<'report>, to: &TargetSummary<'report>) -> R
         of: of.target,
         to: to.target,
         sessions: Spread::of(sessions),
+        at_least: found().any(|(a, _)| !a.stop.is_the_targets()),
         cpu_at_capacity: Spread::of(capacity),
         cpu_at_same_load: Spread::of(same.iter().map(|(_, ratio)| *ratio)),
         same_load: loads.clone().min().zip(loads.max()),
@@ -205,6 +214,17 @@ pub(crate) mod tests {
         assert_eq!(ratios[0].cpu_at_capacity, Spread::of([15.0, 10.0]));
         assert_eq!(ratios[0].cpu_at_same_load, Spread::of([10.0, 11.0]));
         assert_eq!(ratios[0].same_load, Some((4, 4)));
+    }
+
+    #[test]
+    fn a_capacity_that_was_not_found_is_no_divisor() {
+        let mut report = report();
+        report.turns[1].stop = Stop::StepsDone;
+        report.turns[2].stop = Stop::GeneratorFull;
+        let ratio = &ratios(&targets(&report))[0];
+        assert_eq!((ratio.sessions.map(|spread| spread.count), ratio.at_least), (Some(1), true));
+        report.turns[3].stop = Stop::StepsDone;
+        assert_eq!(ratios(&targets(&report))[0].sessions, None);
     }
 
     #[test]

@@ -70,11 +70,12 @@ pub(super) fn ratio_lines(ratio: &Ratio<'_>) -> Vec<String> {
             lines.push(format!("{} ({} rounds)", sentence(figure), spread.count));
         }
     };
-    say(ratio.sessions, &|times| format!("{of} carries {times} times the sessions per core of {to}"));
+    let least = if ratio.at_least { "at least " } else { "" };
+    say(ratio.sessions, &|times| format!("{of} carries {least}{times} times the sessions per core of {to}"));
     let cpu = |times: String, when: &str| {
         format!("{to} takes {times} times the CPU per packet out of {of}, {when}")
     };
-    say(ratio.cpu_at_capacity, &|times| cpu(times, "each at its capacity"));
+    say(ratio.cpu_at_capacity, &|times| cpu(times, "each at the most sessions it held"));
     if let Some((least, most)) = ratio.same_load {
         let load = if least == most { least.to_string() } else { format!("{least} to {most}") };
         say(ratio.cpu_at_same_load, &|times| cpu(times, &format!("both with {load} sessions")));
