@@ -12,6 +12,10 @@
 //! message to each subscriber. The last segment of a run may be shorter than the rest, so audio behind a frame costs next
 //! to nothing. Audio therefore goes out behind the video that waits with it, and a loaded core lets it wait for a frame
 //! that is due within the bound it sets. An idle core holds nothing.
+//!
+//! For the same reason packets are made equal: browsers cut a frame into fragments that differ by a byte, the longer ones last,
+//! and a segment longer than those before it begins a new message. [`PendingList::even_out`] says how much RTP padding (RFC 3550
+//! §5.1) makes each as long as the one behind it.
 #![forbid(unsafe_code)]
 
 use std::time::Duration;
@@ -25,6 +29,10 @@ use crate::wire::rtp::RtpHeader;
 
 /// Packets of one publication that may wait between two drains: a 4K key frame has about 400.
 pub const MAX_PENDING: usize = 1024;
+
+/// Most padding that makes a packet as long as the next, bytes. It is written behind the payload, where the shortest
+/// authentication tag (10 bytes) was received.
+pub const MAX_PADDING: u16 = 8;
 
 /// Frames further apart than this are no rhythm to wait for.
 const INTERVAL_MAX: Duration = Duration::from_millis(70);
@@ -58,6 +66,8 @@ pub struct Pending {
     pub seq: ExtSeq,
     /// Audio that waits, or waited, for a frame.
     pub held: bool,
+    /// Padding behind the payload, bytes, of at most [`MAX_PADDING`].
+    pub padding: u8,
 }
 
 /// What the packet that was put in means for the shard.
@@ -136,6 +146,21 @@ impl PendingList {
         }
     }
 
+    /// Gives video packets that are a little shorter than the one behind them padding, and each of these to `write`.
+    /// Calling it again changes nothing.
+    pub fn even_out(&mut self, mut write: impl FnMut(&Pending)) {
+        let mut wanted = 0;
+        for packet in self.video.iter_mut().rev() {
+            let missing = wanted.max(packet.payload_len) - packet.payload_len;
+            let pads = (1..=MAX_PADDING).contains(&missing) && packet.payload_len > 0;
+            packet.padding = if pads { missing as u8 } else { 0 };
+            wanted = packet.payload_len + u16::from(packet.padding);
+            if pads {
+                write(packet);
+            }
+        }
+    }
+
     /// Takes all of them out.
     pub fn drain(&mut self) -> impl Iterator<Item = Pending> + '_ {
         self.state = State::Nothing;
@@ -211,6 +236,38 @@ mod tests {
             source: SourceId(0),
             seq: ExtSeq(seq),
             held: false,
+            padding: 0,
+        }
+    }
+
+    #[test]
+    fn fragments_become_as_long_as_the_longest_behind_them() {
+        for (lens, paddings) in [
+            (&[][..], &[][..]),
+            (&[1000], &[0]),
+            (&[1000, 1000, 1001, 1001], &[1, 1, 0, 0]),
+            // A shorter end stays: it may end a run.
+            (&[1000, 1001, 300], &[1, 0, 0]),
+            // Steps add up, but only to the bound.
+            (&[990, 996, 1000], &[0, 4, 0]),
+            (&[993, 996, 1000], &[7, 4, 0]),
+            (&[900, 1001, 0, 3], &[0, 0, 0, 0]),
+        ] {
+            let mut list = PendingList::default();
+            for len in lens {
+                list.put(Pending { payload_len: *len, ..packet(MediaKind::Video, 1) }, None);
+            }
+            list.put(packet(MediaKind::Audio, 2), None);
+            for _ in 0..2 {
+                let mut written = 0;
+                list.even_out(|packet| {
+                    assert!(packet.padding > 0);
+                    written += 1;
+                });
+                assert_eq!(written, paddings.iter().filter(|padding| **padding > 0).count());
+                let got: Vec<_> = (0..lens.len()).map(|at| list.get(at).unwrap().padding).collect();
+                assert_eq!(got, paddings, "{lens:?}");
+            }
         }
     }
 

@@ -113,6 +113,7 @@ impl Shard {
             source,
             seq: arrived.seq,
             held: false,
+            padding: 0,
         };
         if publication.subscriptions.is_empty() {
             return Err(DropReason::NoSubscriber);

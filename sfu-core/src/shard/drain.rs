@@ -24,7 +24,7 @@ use crate::forward::rtx::{self, CachedPacket, OSN_BYTES};
 use crate::forward::seq_map::SourceId;
 use crate::ids::ExtSeq;
 use crate::time::Timestamp;
-use crate::wire::rtp::RtpHeader;
+use crate::wire::rtp::{HeaderFields, RtpHeader};
 
 use super::{Peer, Shard};
 
@@ -119,6 +119,7 @@ impl Shard {
         while let Some(&index) = self.dirty.get(self.cursor.publication) {
             // A publication can have ended since it was listed.
             if let Some(publication) = self.publications.get_mut(index as usize) {
+                publication.pending.even_out(|packet| write_padding(pool, packet));
                 let mut walk = Walk {
                     now,
                     pool,
@@ -214,6 +215,16 @@ impl Walk<'_> {
     }
 }
 
+/// Writes a packet's padding behind its payload, where its authentication tag was: zeros, and their count (RFC 3550 §5.1).
+fn write_padding(pool: &mut RxPool, packet: &Pending) {
+    let end = usize::from(packet.start + packet.payload_start + packet.payload_len);
+    let padding = &mut pool.bytes_mut(packet.slot)[end..end + usize::from(packet.padding)];
+    padding.fill(0);
+    if let Some(count) = padding.last_mut() {
+        *count = packet.padding;
+    }
+}
+
 enum Sealed {
     /// It is in the batch.
     Yes,
@@ -235,8 +246,10 @@ fn seal(
 ) -> Sealed {
     let bytes = &pool.bytes(packet.slot)[usize::from(packet.start)..];
     let payload = &bytes[usize::from(packet.payload_start)..][..usize::from(packet.payload_len)];
-    let bound =
-        egress.config().extensions.header_len_max(&packet.header) + payload.len() + srtp.rtp_overhead();
+    let bound = egress.config().extensions.header_len_max(&packet.header)
+        + payload.len()
+        + usize::from(packet.padding)
+        + srtp.rtp_overhead();
     let Some(out) = tx.space(bound) else { return Sealed::Full };
     // The publisher moved, or another layer was chosen: go over at a packet that can be decoded alone.
     if packet.key_frame && egress.source() != packet.source {
@@ -250,11 +263,14 @@ fn seal(
         empty: payload.is_empty(),
     };
     let Ok(mapped) = egress.rewrite(now, &incoming) else { return Sealed::Held };
-    let fields = egress.fields(&packet.header, mapped);
     let config = egress.config();
+    // A plain resend has to repeat the same bytes, and the cache knows nothing of padding.
+    let padding = if config.rtx.is_some() { usize::from(packet.padding) } else { 0 };
+    let padded = &bytes[usize::from(packet.payload_start)..][..payload.len() + padding];
+    let fields = HeaderFields { padding: padding > 0, ..egress.fields(&packet.header, mapped) };
     let header_len = write_header(&fields, &config.extensions, &packet.header, bytes, packet.arrived, out)
         .expect("space is the upper bound");
-    let len = srtp.protect_rtp(out, header_len, payload, fields.ssrc, mapped.seq);
+    let len = srtp.protect_rtp(out, header_len, padded, fields.ssrc, mapped.seq);
     tx.push(len);
     egress.on_sent(payload.len());
     Sealed::Yes

@@ -104,6 +104,29 @@ fn a_loaded_core_sends_audio_behind_frames_and_an_idle_one_at_once() {
     world.close_and_check();
 }
 
+/// The parts of a frame differ by a byte. With RTX they are padded and leave as one message; without it a resend must repeat
+/// the very bytes, so they stay as they are.
+#[test]
+fn fragments_are_padded_into_one_message_where_resends_go_by_rtx() {
+    let [padded, plain] = [true, false].map(|rtx| {
+        let mut world = World::new(11);
+        let alice = world.join("alice");
+        world.publish(alice, "cam", &Publish::default()).unwrap();
+        let video = world.peers[alice].senders.iter().position(|s| s.spec.kind == MediaKind::Video).unwrap();
+        world.peers[alice].senders[video].spec.even = true;
+        let bob = world.join("bob");
+        let subscribed =
+            world.subscribe(bob, "bob", "cam", Subscribe { rtx, ..Subscribe::default() }).unwrap();
+        world.run_for(ms(10_000));
+        assert_whole(&world, subscribed);
+        let messages = world.tap.messages;
+        world.close_and_check();
+        messages
+    });
+    let frames = 30 * 10;
+    assert!(padded + 2 * frames * 8 / 10 < plain, "{padded} messages with padding, {plain} without");
+}
+
 /// (NTP, RTP) of each sender report lies on the line that the publisher's own reports lie on.
 fn assert_on_the_senders_line(world: &World, publisher: usize, subscribed: Subscribed) {
     let receivers = [(world.audio(subscribed), AUDIO_CLOCK), (world.video(subscribed), VIDEO_CLOCK)];

@@ -46,7 +46,8 @@ pub(crate) struct StreamSpec {
     pub(crate) tag: u32,
     /// Bytes of a full packet's payload.
     pub(crate) payload_bytes: usize,
-    /// The last part of a frame is as long as the others. Else it is shorter, which ends a GSO run.
+    /// The parts of a frame are of a size, but for a byte more in each, about as browsers cut them. Else the last is shorter,
+    /// which ends a GSO run.
     pub(crate) even: bool,
     /// First sequence number, to try the wrap.
     pub(crate) first_seq: u16,
@@ -262,7 +263,8 @@ impl Sender {
         }
         let last = body.part + 1 == body.parts;
         let bytes = self.spec.payload_bytes;
-        body.write(&mut payload, if last && !self.spec.even { bytes * 2 / 3 } else { bytes });
+        let len = if last && !self.spec.even { bytes * 2 / 3 } else { bytes + usize::from(body.part) };
+        body.write(&mut payload, len);
         payload
     }
 
