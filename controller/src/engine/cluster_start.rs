@@ -1,7 +1,7 @@
 //! The nodes that the server starts with, and the search for nodes that are there already (`cluster.md` sections 4.2, 4.3).
 //!
 //! ```text
-//! Start ─┬─ every KMS_URI: join                                    one cannot be reached: the server does not start
+//! Start ─┬─ every KMS_URI: join                    one cannot be reached and nothing is to go on: the server does not start
 //!        └─ auto: Discover ─▶ join what was found ─▶ all settled ─▶ launch what is missing, end what is too much
 //! ```
 #![forbid(unsafe_code)]
@@ -203,7 +203,13 @@ impl Engine {
         if starts && status == Status::Failed && node.is_some_and(|node| node.origin == Origin::Joined) {
             let place = node.and_then(|node| node.uri.clone()).unwrap_or_default();
             let reason = node.and_then(|node| node.failure.clone()).unwrap_or_default();
-            self.start_failed(format!("KMS_URIS: {place} cannot be reached: {reason}"), out);
+            let problem = format!("KMS_URIS: {place} cannot be reached: {reason}");
+            // A controller that comes back to calls on other nodes must not leave them alone for the sake of this one.
+            if self.sessions().any(|session| session.place().is_some()) {
+                tracing::error!(problem, "starting without it: there are sessions to go on with");
+            } else {
+                self.start_failed(problem, out);
+            }
         }
         if starts {
             self.check_started(out);

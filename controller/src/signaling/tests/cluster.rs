@@ -531,6 +531,28 @@ fn a_server_on_premises_starts_with_all_its_nodes_or_not_at_all() {
 }
 
 #[test]
+fn a_controller_that_comes_back_to_sessions_starts_without_a_node() {
+    let uris = ["ws://10.0.0.1:8888/kurento", "ws://10.0.0.2:8888/kurento"];
+    let uris = uris.map(|uri| uri.parse().expect("a URI"));
+    let mut bench = Bench::without_node(config(|config| config.cluster.join_at_start = uris.to_vec()));
+    bench.input(Input::Start);
+    for (node, process) in [("media_10_0_0_1_8888", "p1"), ("media_10_0_0_2_8888", "p2")] {
+        bench.start_node(node, process);
+    }
+    bench.room_of(1);
+    let home = bench.engine.session("S").and_then(|session| session.place().cloned()).expect("placed").node;
+    bench.crash(0);
+    bench.reconnect_node(home.as_str());
+    let lost = bench.nodes.keys().find(|node| node.as_str() != home.as_str()).expect("two nodes").clone();
+    for attempt in 1..=6 {
+        let node = lost.as_str().into();
+        bench.news(NodeNews::Unreachable { node, attempt, reason: "refused".into() });
+    }
+    assert_eq!(bench.started, Some(Ok(())));
+    assert!(bench.engine.session("S").is_some_and(|session| session.place().is_some()));
+}
+
+#[test]
 fn a_server_that_launches_starts_with_the_right_number() {
     let mut bench = launching(|cluster| cluster.nodes_at_start = Some(3));
     bench.input(Input::Start);
