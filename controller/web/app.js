@@ -10,6 +10,8 @@ const SPEAKING_HOLD_MS = 900;
 
 /** What we send, and whether the person wants to. */
 const own = { media: null, wants: { audio: true, video: true } };
+/** Settled once camera and microphone are there, or known not to be: it may take a person's "Allow". */
+let devices;
 let client = null;
 /** Who was there before us is not announced. */
 let entered = false;
@@ -37,7 +39,7 @@ function start() {
   new ResizeObserver(layOut).observe($('#grid'));
   addEventListener('pagehide', () => client?.leave());
   checkDoor();
-  openDevices();
+  devices = openDevices();
 }
 
 function stored(key) {
@@ -208,9 +210,18 @@ async function connect(token, session, name) {
   addTile(me.id, `${name} (you)`, own.media, true);
   markOwn();
   levels = setInterval(showSpeakers, LEVEL_EVERY_MS);
-  if (own.media?.getTracks().length) {
-    await client.publish(own.media).catch((error) => toast(`The others cannot see you: ${error.message}`, true));
-  }
+  publishWhenReady(client);
+}
+
+/** Nobody waits at the door for a camera: who joins before it is there is seen as soon as it is. */
+async function publishWhenReady(into) {
+  await devices;
+  if (into !== client || !own.media.getTracks().length) return;
+  tiles.get(into.me.id).video.srcObject = own.media;
+  markOwn();
+  await into.publish(own.media).catch((error) => {
+    if (into === client) toast(`The others cannot see you: ${error.message}`, true);
+  });
 }
 
 function listen(to) {

@@ -10,6 +10,13 @@ const shots = process.env.WEIR_SHOTS; // a folder for screenshots
 
 const flows = variants().filter((variant, index, all) => variant.reactor === all[0].reactor);
 
+/** In the page: a person who takes `ms` to allow camera and microphone. */
+function answerLate(ms) {
+  const devices = navigator.mediaDevices;
+  const ask = devices.getUserMedia.bind(devices);
+  devices.getUserMedia = (wanted) => new Promise((done) => setTimeout(done, ms)).then(() => ask(wanted));
+}
+
 for (const variant of flows) {
   describe(`page (${variant.name})`, () => {
     let weir;
@@ -24,9 +31,10 @@ for (const variant of flows) {
       await weir?.stop();
     });
 
-    async function enter(name, session, { width = 1280, height = 800, colorScheme = 'light' } = {}) {
+    async function enter(name, session, { width = 1280, height = 800, colorScheme = 'light', cameraAfter = 0 } = {}) {
       const context = await browser.newContext({ viewport: { width, height }, colorScheme });
       const page = await context.newPage();
+      if (cameraAfter) await page.addInitScript(answerLate, cameraAfter);
       page.problems = [];
       page.on('pageerror', (error) => page.problems.push(String(error)));
       page.on('console', (message) => message.type() === 'error' && page.problems.push(message.text()));
@@ -66,6 +74,18 @@ for (const variant of flows) {
       assert.ok(await ann.isVisible('#lobby'));
       await ann.click('#join');
       await until('Ann is back', async () => (await frames(bob)).some((count) => count > 5));
+      assert.deepEqual([...ann.problems, ...bob.problems], []);
+      await ann.context().close();
+      await bob.context().close();
+    });
+
+    it('shows who joined before the camera was there', async () => {
+      const ann = await enter('Ann', 'page-late-camera', { cameraAfter: 3000 });
+      await until('Ann is in', () => ann.$('.tile.own'));
+      assert.ok(await ann.$('.tile.own.no-video.no-audio'), 'she has no camera yet');
+      const bob = await enter('Bob', 'page-late-camera');
+      await until('Bob sees Ann', async () => (await frames(bob)).some((count) => count > 5), 40_000);
+      await until('Ann sees herself', () => ann.$('.tile.own:not(.no-video)'));
       assert.deepEqual([...ann.problems, ...bob.problems], []);
       await ann.context().close();
       await bob.context().close();
