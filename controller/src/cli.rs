@@ -68,6 +68,9 @@ pub(crate) struct ServerFlags {
     /// auto, io_uring or mmsg [WEIR_REACTOR]
     #[arg(long, value_name = "NAME")]
     reactor: Option<String>,
+    /// How media leaves: auto, frames or sockets [WEIR_SEND_PATH]
+    #[arg(long, value_name = "NAME")]
+    send_path: Option<String>,
     /// Cores for media: auto or a number [WEIR_CORES]
     #[arg(long, value_name = "N")]
     cores: Option<String>,
@@ -88,6 +91,7 @@ impl ServerFlags {
             ("WEIR_CONFIG", &self.config),
             ("DOMAIN_OR_PUBLIC_IP", &self.domain),
             ("WEIR_REACTOR", &self.reactor),
+            ("WEIR_SEND_PATH", &self.send_path),
             ("WEIR_CORES", &self.cores),
             ("WEIR_MEDIA_ADDRESSES", &self.media_addresses),
             ("WEIR_MEDIA_PORT", &self.media_port),
@@ -103,6 +107,7 @@ impl ServerFlags {
             config: self.config.or(other.config),
             domain: self.domain.or(other.domain),
             reactor: self.reactor.or(other.reactor),
+            send_path: self.send_path.or(other.send_path),
             cores: self.cores.or(other.cores),
             media_addresses: self.media_addresses.or(other.media_addresses),
             media_port: self.media_port.or(other.media_port),
@@ -134,6 +139,9 @@ pub(crate) struct NodeFlags {
     /// auto, io_uring or mmsg
     #[arg(long, env = "WEIR_REACTOR", value_name = "NAME")]
     pub(crate) reactor: Option<String>,
+    /// How media leaves: frames by a packet socket, sockets, or auto
+    #[arg(long, env = "WEIR_SEND_PATH", value_name = "NAME")]
+    pub(crate) send_path: Option<String>,
     /// Receive slots of 2 KiB per core
     #[arg(long, env = "WEIR_SLOTS_PER_CORE", value_name = "N")]
     pub(crate) slots_per_core: Option<String>,

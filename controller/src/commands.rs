@@ -65,6 +65,7 @@ fn node(flags: NodeFlags) -> anyhow::Result<()> {
         cores: flags.cores,
         cpus: flags.cpus,
         reactor: flags.reactor,
+        send_path: flags.send_path,
         slots_per_core: flags.slots_per_core,
         transports_per_core: flags.transports_per_core,
         rooms: flags.rooms,

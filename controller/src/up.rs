@@ -168,6 +168,7 @@ fn environment(media: &Media, secret: &Secret) -> Vec<(String, String)> {
         ("WEIR_MEDIA_ADDRESSES", media.addresses.clone()),
         ("WEIR_CORES", media.cores.clone()),
         ("WEIR_REACTOR", media.reactor.clone()),
+        ("WEIR_SEND_PATH", media.send_path.clone()),
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .to_vec()

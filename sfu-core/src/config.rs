@@ -47,6 +47,8 @@ pub struct Settings {
     pub cpus: Option<String>,
     /// `auto`, `io_uring` or `mmsg`.
     pub reactor: Option<String>,
+    /// `auto`, `frames` or `sockets`.
+    pub send_path: Option<String>,
     /// Receive slots per core.
     pub slots_per_core: Option<String>,
     /// Transports per core.
@@ -74,6 +76,8 @@ pub struct NodeConfig {
     pub cores: Cores,
     /// Which reactor.
     pub reactor: ReactorChoice,
+    /// How media leaves.
+    pub send_path: SendPath,
     /// Bounds of tables and pools.
     pub limits: Limits,
     /// How long a stopping node waits for its rooms to end by themselves before it closes them.
@@ -135,6 +139,32 @@ impl fmt::Display for ReactorChoice {
             ReactorChoice::IoUring => "io_uring",
             ReactorChoice::Mmsg => "mmsg",
         })
+    }
+}
+
+/// How datagrams leave.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SendPath {
+    /// Frames where the process may open packet sockets, else the UDP sockets.
+    #[default]
+    Auto,
+    /// Frames by a packet socket, or refuse to start. Destinations that are not reached by Ethernet still go by the UDP
+    /// sockets.
+    Frames,
+    /// The UDP sockets only.
+    Sockets,
+}
+
+impl FromStr for SendPath {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(SendPath::Auto),
+            "frames" => Ok(SendPath::Frames),
+            "sockets" => Ok(SendPath::Sockets),
+            other => Err(format!("send path `{other}` is unknown: use auto, frames or sockets")),
+        }
     }
 }
 
@@ -290,6 +320,14 @@ impl NodeConfig {
                 &settings.reactor,
                 ReactorChoice::Auto,
                 "auto, io_uring, mmsg",
+                |s| s.parse().ok(),
+            ),
+            send_path: read(
+                &mut errors,
+                "send-path",
+                &settings.send_path,
+                SendPath::Auto,
+                "auto, frames, sockets",
                 |s| s.parse().ok(),
             ),
             limits: parse_limits(&mut errors, settings),

@@ -41,6 +41,8 @@ pub struct Turn {
     pub sent_bytes: u64,
     /// Messages (GSO runs) those datagrams went out in.
     pub messages: u32,
+    /// Those of the messages that left as frames, by a packet socket.
+    pub frames: u32,
     /// Datagrams the kernel refused to send.
     pub send_failed: u32,
     /// Datagrams that found no free slot.

@@ -20,12 +20,13 @@ use rand::RngCore;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::config::{Cores, NodeConfig};
+use crate::config::{Cores, NodeConfig, SendPath};
 use crate::control::proto::{CoreInfo, Fingerprint, HostCandidate, NodeInfo, VERSION};
 use crate::control::server::{self, CommandSink, EventSink, ServerConfig, event_queue};
 use crate::crypto::certificate::Certificate;
 use crate::ids::CoreId;
 use crate::metrics::{ControlCounters, CoreProbe, NodeMetrics};
+use crate::reactor::frame::{Frames, Resolver, ResolverError};
 use crate::reactor::{self, BindError, InboxSender, Setup, Socket, clock, interfaces, thread};
 use crate::shard::{Command, Gauges, Limits, Shard, ShardConfig};
 use crate::transport::DtlsContext;
@@ -62,6 +63,9 @@ pub enum NodeError {
         /// What the reactor or the kernel said.
         reason: String,
     },
+    /// Frames were asked for and cannot be sent.
+    #[error(transparent)]
+    Frames(#[from] ResolverError),
     /// Something else of the system.
     #[error("{what}: {reason}")]
     System {
@@ -112,10 +116,13 @@ impl Node {
         let mut infos = Vec::new();
         let mut probes = Vec::new();
         let mut reactor = "";
+        let resolver = resolver(config.send_path)?;
         for (index, cpu) in cpus(&config.cores)?.into_iter().enumerate() {
             let index = index as u16;
             let (sockets, info) = bind_core(config, index)?;
-            let (core, ready) = start_core(config, index, cpu, sockets, certificate.clone(), sink.clone())?;
+            let frames = resolver.as_ref().map(Resolver::frames).transpose()?;
+            let kernel = KernelSide { cpu, sockets, frames };
+            let (core, ready) = start_core(config, index, kernel, certificate.clone(), sink.clone())?;
             reactor = ready.reactor;
             probes.push(CoreProbe { core: index, gauges: ready.gauges, thread: Some(ready.thread) });
             cores.push(core);
@@ -253,17 +260,39 @@ fn bind_core(config: &NodeConfig, core: u16) -> Result<(Vec<Socket>, CoreInfo), 
     Ok((sockets, CoreInfo { core, candidates }))
 }
 
+/// What a core has of the kernel.
+struct KernelSide {
+    cpu: Option<usize>,
+    sockets: Vec<Socket>,
+    frames: Option<Frames>,
+}
+
+/// What frames are sent with, where they are wanted and allowed.
+fn resolver(path: SendPath) -> Result<Option<Resolver>, NodeError> {
+    if path == SendPath::Sockets {
+        return Ok(None);
+    }
+    match Resolver::start() {
+        Ok(resolver) => Ok(Some(resolver)),
+        Err(error) if path == SendPath::Frames => Err(error.into()),
+        Err(error) => {
+            tracing::info!("{error}; media leaves by UDP sockets, at more CPU");
+            Ok(None)
+        }
+    }
+}
+
 fn start_core(
     config: &NodeConfig,
     core: u16,
-    cpu: Option<usize>,
-    sockets: Vec<Socket>,
+    kernel: KernelSide,
     certificate: Arc<Certificate>,
     events: EventSink,
 ) -> Result<(Core, Ready), NodeError> {
     let failed = |reason: String| NodeError::Core { core, reason };
     let (inbox, commands) = reactor::channel(INBOX).map_err(|error| failed(error.to_string()))?;
-    let setup = Setup { slots: config.limits.slots_per_core, sockets, waker: commands.waker() };
+    let KernelSide { cpu, sockets, frames } = kernel;
+    let setup = Setup { slots: config.limits.slots_per_core, sockets, waker: commands.waker(), frames };
     let choice = config.reactor;
     let shard = ShardConfig {
         core: CoreId(core),

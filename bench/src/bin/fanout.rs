@@ -9,7 +9,7 @@ use bench::fanout::node::Node;
 use bench::fanout::ring_runtime::RingRuntime;
 use bench::fanout::{FAN_OUT, Shape, Variant};
 use clap::Parser;
-use sfu_core::reactor::ReactorChoice;
+use sfu_core::reactor::{ReactorChoice, SendPath};
 
 /// The allocator of `weir`.
 #[global_allocator]
@@ -33,7 +33,7 @@ struct Args {
     /// CPU to run on; the last allowed one by default.
     #[arg(long)]
     cpu: Option<usize>,
-    /// Only these variants.
+    /// Only these variants; mmsg-sockets and io_uring-sockets, the node without frames, are run only if they are named.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
 }
@@ -56,8 +56,13 @@ fn main() -> anyhow::Result<()> {
         }
     }
     for choice in [ReactorChoice::Mmsg, ReactorChoice::IoUring] {
-        if wanted(&choice.to_string()) {
-            match Node::new(choice, &egress) {
+        let without = args.only.contains(&format!("{choice}-sockets"));
+        for path in
+            [wanted(&choice.to_string()).then_some(SendPath::Auto), without.then_some(SendPath::Sockets)]
+                .into_iter()
+                .flatten()
+        {
+            match Node::new(choice, path, &egress) {
                 Ok(variant) => variants.push(Box::new(variant)),
                 Err(error) => eprintln!("{choice}: left out: {error:#}"),
             }
@@ -86,6 +91,9 @@ fn main() -> anyhow::Result<()> {
                 variant.name(),
                 variant.upkeep_ns()
             );
+            if let Some(share) = variant.framed() {
+                println!("{}: {:.0} % of messages left as frames", variant.name(), share * 100.0);
+            }
             if let Some((share, mean)) = variant.audio_wait() {
                 println!(
                     "{}: {:.0} % of audio waited for a frame, {:.1} ms on average",

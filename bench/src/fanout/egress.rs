@@ -122,7 +122,7 @@ fn enter_namespace() -> anyhow::Result<()> {
 /// Each variant that is fed has a copy of the peers' sockets.
 fn raise_file_limit(shape: Shape) -> anyhow::Result<()> {
     let limit = getrlimit(Resource::Nofile);
-    let wanted = shape.connections() as u64 * 5 + 100;
+    let wanted = shape.connections() as u64 * 8 + 100;
     let current = limit.maximum.map_or(wanted, |most| most.min(wanted));
     setrlimit(Resource::Nofile, Rlimit { current: Some(current), ..limit }).context("ulimit -n")
 }

@@ -93,6 +93,11 @@ pub trait Variant {
         0.0
     }
 
+    /// Share of messages that left as frames, by a packet socket.
+    fn framed(&mut self) -> Option<f64> {
+        None
+    }
+
     /// Share of audio packets that waited for a frame to go behind, and how long those waited on average.
     fn audio_wait(&mut self) -> Option<(f64, Duration)> {
         None

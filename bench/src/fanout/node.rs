@@ -23,7 +23,10 @@ use sfu_core::crypto::{Certificate, Dtls, DtlsEndpoint, MasterKey, Role};
 use sfu_core::drop_reason::DropReason;
 use sfu_core::engine::{Drain, Engine, Turn};
 use sfu_core::ids::CoreId;
-use sfu_core::reactor::{self, InboxSender, Reactor, ReactorChoice, Setup, Socket, TurnLoop, clock};
+use sfu_core::reactor::frame::{Frames, Resolver};
+use sfu_core::reactor::{
+    self, InboxSender, Reactor, ReactorChoice, SendPath, Setup, Socket, TurnLoop, clock,
+};
 use sfu_core::shard::{Command, Event, Limits, Shard, ShardConfig};
 use sfu_core::time::Timestamp;
 use sfu_core::transport::DtlsContext;
@@ -126,7 +129,7 @@ impl Node {
     ///
     /// # Errors
     /// The kernel refuses the reactor, or a handshake fails.
-    pub fn new(choice: ReactorChoice, egress: &Egress) -> anyhow::Result<Node> {
+    pub fn new(choice: ReactorChoice, path: SendPath, egress: &Egress) -> anyhow::Result<Node> {
         let socket = Socket::bind(egress.node)?;
         let to = socket.local_addr();
         let (commands, inbox) = reactor::channel(1024)?;
@@ -136,6 +139,7 @@ impl Node {
                 slots: (egress.shape.peers() * SLOTS_PER_PEER) as u32,
                 sockets: vec![socket],
                 waker: inbox.waker(),
+                frames: frames(path)?,
             },
         )?;
         let certificate = Arc::new(Certificate::generate()?);
@@ -148,8 +152,10 @@ impl Node {
         });
         let events = Events::default();
         let sink = Rc::clone(&events);
-        let name = match choice {
-            ReactorChoice::Mmsg => "mmsg",
+        let name = match (choice, path) {
+            (ReactorChoice::Mmsg, SendPath::Sockets) => "mmsg-sockets",
+            (ReactorChoice::Mmsg, _) => "mmsg",
+            (_, SendPath::Sockets) => "io_uring-sockets",
             _ => "io_uring",
         };
         // They live as long as the process: the loop borrows all three.
@@ -334,6 +340,11 @@ impl Variant for Node {
         bail!("{}: {received} of {count} packets, dropped {:?}", self.name, counters.drops)
     }
 
+    fn framed(&mut self) -> Option<f64> {
+        let counters = self.turns.engine().shard.counters();
+        Some(counters.frames_out as f64 / counters.messages_out.max(1) as f64)
+    }
+
     fn audio_wait(&mut self) -> Option<(f64, Duration)> {
         let counters = self.turns.engine().shard.counters();
         let audio = counters.rtp_in as f64 * 50.0 / 140.0;
@@ -347,6 +358,20 @@ impl Variant for Node {
         let seconds = self.upkeep.until.since(since).as_secs_f64();
         let packets_out_per_second = (self.shape.peers() * (90 + 50) * FAN_OUT) as f64;
         self.upkeep.cpu.as_nanos() as f64 / seconds / packets_out_per_second
+    }
+}
+
+/// As a node does it: frames where the rights suffice.
+fn frames(path: SendPath) -> anyhow::Result<Option<Frames>> {
+    if path == SendPath::Sockets {
+        return Ok(None);
+    }
+    match Resolver::start() {
+        Ok(resolver) => Ok(Some(resolver.frames()?)),
+        Err(error) => {
+            eprintln!("{error}");
+            Ok(None)
+        }
     }
 }
 

@@ -79,6 +79,7 @@ pub const PROPERTIES: &[Property] = &[
     used("WEIR_MAX_CONNECTIONS", "10000"),
     used("WEIR_DEMO", ""),
     used("WEIR_REACTOR", "auto"),
+    used("WEIR_SEND_PATH", "auto"),
     used("WEIR_CORES", "auto"),
     used("WEIR_MEDIA_ADDRESSES", ""),
     used("WEIR_MEDIA_PORT", "40000"),

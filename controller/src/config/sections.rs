@@ -494,6 +494,8 @@ impl Turn {
 pub struct Media {
     /// `auto`, `io_uring` or `mmsg`.
     pub reactor: String,
+    /// `auto`, `frames` or `sockets`.
+    pub send_path: String,
     /// How many cores to use: `auto` or a number.
     pub cores: String,
     /// Addresses to bind: `auto` (the machine's own) and `BIND[=ANNOUNCED]`, separated by commas.
@@ -511,10 +513,12 @@ impl Media {
             value::integer(t, 0, 65535).map(|n| n as u16).map_err(refused)
         };
         let reactor = |t: &str| value::one_of(t, &["auto", "io_uring", "mmsg"]).map(str::to_owned);
+        let send_path = |t: &str| value::one_of(t, &["auto", "frames", "sockets"]).map(str::to_owned);
         let server = |t: &str| value::one_of(t, &["kurento", "mediasoup"]).map(str::to_owned);
         let default_addresses = if exposed { "auto" } else { "auto,127.0.0.1" };
         Self {
             reactor: r.value("WEIR_REACTOR", reactor),
+            send_path: r.value("WEIR_SEND_PATH", send_path),
             cores: r.value("WEIR_CORES", cores),
             addresses: r.derived(
                 "WEIR_MEDIA_ADDRESSES",

@@ -101,6 +101,7 @@ fn every_error_is_reported_with_property_value_and_allowed() {
         ("HTTPS_PORT", "0", "a port"),
         ("COTURN_IP", "auto", "auto-ipv4"),
         ("WEIR_REACTOR", "epoll", "auto, io_uring, mmsg"),
+        ("WEIR_SEND_PATH", "raw", "auto, frames, sockets"),
         ("WEIR_CORES", "0", "auto, or an integer"),
         ("WEIR_MEDIA_ADDRESSES", "0.0.0.0", "auto and IP addresses"),
         ("WEIR_MEDIA_SERVER_NAME", "janus", "kurento, mediasoup"),

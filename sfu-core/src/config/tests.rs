@@ -18,6 +18,7 @@ fn defaults_are_those_of_the_contract() {
     assert_eq!(config.media_port, Some(40_000));
     assert_eq!(config.cores, Cores::Auto);
     assert_eq!(config.reactor, ReactorChoice::Auto);
+    assert_eq!(config.send_path, SendPath::Auto);
     assert_eq!(config.limits, Limits::default());
     assert_eq!(config.drain, Duration::ZERO);
     assert_eq!(config.parent, None);
@@ -33,6 +34,7 @@ fn reads_every_setting() {
         cores: Some("3".into()),
         cpus: Some("0,2-3".into()),
         reactor: Some("mmsg".into()),
+        send_path: Some("sockets".into()),
         slots_per_core: Some("512".into()),
         transports_per_core: Some("7".into()),
         rooms: Some("9".into()),
@@ -52,6 +54,7 @@ fn reads_every_setting() {
     assert_eq!(config.media_port, None);
     assert_eq!(config.cores, Cores::Cpus(vec![0, 2, 3]));
     assert_eq!(config.reactor, ReactorChoice::Mmsg);
+    assert_eq!(config.send_path, SendPath::Sockets);
     assert_eq!(config.limits, Limits { slots_per_core: 512, transports_per_core: 7, rooms: 9 });
     assert_eq!(config.drain, Duration::from_secs(30));
     assert_eq!(config.parent, Some(4711));
@@ -72,6 +75,7 @@ fn names_field_and_value_of_each_mistake() {
         ("media-port", |s, v| s.media_port = Some(v), &["-1", "65536", "auto"]),
         ("cores", |s, v| s.cores = Some(v), &["0", "257", "many"]),
         ("cpus", |s, v| s.cpus = Some(v), &["", "1,1", "3-2", "0-1024", "a"]),
+        ("send-path", |s, v| s.send_path = Some(v), &["frame", "UDP"]),
         ("reactor", |s, v| s.reactor = Some(v), &["IO_URING", "epoll"]),
         ("slots-per-core", |s, v| s.slots_per_core = Some(v), &["511", "1048577"]),
         ("transports-per-core", |s, v| s.transports_per_core = Some(v), &["0", "65537"]),

@@ -79,6 +79,8 @@ pub(super) struct Piece {
     pub(super) len: u32,
     /// Datagrams.
     pub(super) datagrams: u16,
+    /// Whether it leaves as a frame, by the packet socket.
+    pub(super) framed: bool,
 }
 
 /// Walks a batch piece by piece. A socket that turns GSO off on the way gets singles from the next run on.
@@ -99,7 +101,7 @@ impl Pieces {
         } else {
             (u32::from(run.segment).min(run.len - self.offset), 1)
         };
-        let piece = Piece { message: message as u32, offset: self.offset, len, datagrams };
+        let piece = Piece { message: message as u32, offset: self.offset, len, datagrams, framed: false };
         self.offset += len;
         if self.offset == run.len {
             self.message += 1;

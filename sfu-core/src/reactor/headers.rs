@@ -1,15 +1,18 @@
 //! Message headers for the kernel: what `sendmmsg` and an io_uring `SENDMSG` read, in arrays that never move.
 //!
 //! ```text
-//! headers[i] ──▶ addrs[i]     destination
-//!            ──▶ iovs[i]  ──▶ the batch's arena
-//!            ──▶ controls[i]  UDP_SEGMENT, or nothing for a single datagram
+//! for a UDP socket:                                    for a packet socket:
+//! headers[i] ──▶ addrs[i]      destination             headers[i] ──▶ links[i]     interface
+//!            ──▶ iovs[i][1] ──▶ the batch's arena                 ──▶ iovs[i][0] ──▶ frames[i]  Ethernet, IP, UDP
+//!            ──▶ controls[i]   UDP_SEGMENT, for a run             ──▶ iovs[i][1] ──▶ the batch's arena
 //! ```
 
 use std::ptr;
 
 use super::addr::RawAddr;
+use super::frame::{FrameHeader, Framing, LinkAddr, Payload};
 use super::gso::Piece;
+use super::ways::Message;
 use crate::buf::{TxBatch, TxMessage};
 
 /// `CMSG_SPACE(2)` on 64-bit Linux: a header of 16 bytes, the segment size, padding to 8.
@@ -44,20 +47,24 @@ impl Control {
 /// kernel's pointers to them stay valid as long as this lives.
 pub(super) struct Headers {
     headers: Box<[libc::mmsghdr]>,
-    iovs: Box<[libc::iovec]>,
+    iovs: Box<[[libc::iovec; 2]]>,
     addrs: Box<[RawAddr]>,
     controls: Box<[Control]>,
+    frames: Box<[FrameHeader]>,
+    links: Box<[LinkAddr]>,
     pieces: Vec<Piece>,
 }
 
 impl Headers {
     pub(super) fn with_capacity(capacity: usize) -> Headers {
-        let iov = libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 };
+        let iov = [libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 }; 2];
         Headers {
             headers: vec![libc::mmsghdr { msg_hdr: empty_header(), msg_len: 0 }; capacity].into(),
             iovs: vec![iov; capacity].into(),
             addrs: vec![RawAddr::ZERO; capacity].into(),
             controls: vec![Control::NEW; capacity].into(),
+            frames: vec![FrameHeader::ZERO; capacity].into(),
+            links: vec![LinkAddr::ZERO; capacity].into(),
             pieces: Vec::with_capacity(capacity),
         }
     }
@@ -75,26 +82,56 @@ impl Headers {
         &self.pieces
     }
 
-    /// Adds one message. The kernel may read the header as long as `tx` is neither filled further nor cleared.
+    /// Adds one message. The kernel may read its header as long as `tx` is neither filled further nor cleared.
     ///
     /// # Panics
     /// It is full.
-    pub(super) fn push(&mut self, tx: &TxBatch, piece: Piece, run: &TxMessage) {
+    pub(super) fn push(&mut self, tx: &TxBatch, message: &Message<'_>) {
+        match &message.framing {
+            None => self.push_datagrams(tx, message.piece, message.run),
+            Some(framing) => self.push_frame(tx, message.piece, message.run, framing),
+        }
+    }
+
+    fn push_datagrams(&mut self, tx: &TxBatch, piece: Piece, run: &TxMessage) {
         let i = self.pieces.len();
-        let bytes = &tx.bytes(run)[piece.offset as usize..][..piece.len as usize];
-        self.iovs[i] = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+        self.iovs[i][1] = payload(tx, piece, run);
         let addr_len = self.addrs[i].set(run.to);
         let mut header = empty_header();
         header.msg_name = ptr::from_mut(&mut self.addrs[i]).cast();
         header.msg_namelen = addr_len as libc::socklen_t;
-        header.msg_iov = &mut self.iovs[i];
+        header.msg_iov = &mut self.iovs[i][1];
         header.msg_iovlen = 1;
         if piece.datagrams > 1 {
             self.controls[i].segment = run.segment;
             header.msg_control = ptr::from_mut(&mut self.controls[i]).cast();
             header.msg_controllen = CONTROL_BYTES as _;
         }
-        self.headers[i] = libc::mmsghdr { msg_hdr: header, msg_len: 0 };
+        self.add(header, piece);
+    }
+
+    fn push_frame(&mut self, tx: &TxBatch, piece: Piece, run: &TxMessage, framing: &Framing) {
+        let i = self.pieces.len();
+        let bytes = Payload {
+            len: piece.len,
+            segment: run.segment,
+            datagrams: piece.datagrams,
+            identification: framing.identification,
+        };
+        let len = self.frames[i].set(&framing.hop, framing.from, run.to, bytes);
+        let frame = self.frames[i].as_mut_ptr();
+        self.iovs[i] = [libc::iovec { iov_base: frame.cast(), iov_len: len }, payload(tx, piece, run)];
+        self.links[i] = LinkAddr::new(&framing.hop, run.to.is_ipv4());
+        let mut header = empty_header();
+        header.msg_name = ptr::from_mut(&mut self.links[i]).cast();
+        header.msg_namelen = LinkAddr::BYTES as libc::socklen_t;
+        header.msg_iov = self.iovs[i].as_mut_ptr();
+        header.msg_iovlen = 2;
+        self.add(header, piece);
+    }
+
+    fn add(&mut self, header: libc::msghdr, piece: Piece) {
+        self.headers[self.pieces.len()] = libc::mmsghdr { msg_hdr: header, msg_len: 0 };
         self.pieces.push(piece);
     }
 
@@ -103,9 +140,9 @@ impl Headers {
         &mut self.headers[from..self.pieces.len()]
     }
 
-    /// Bytes and destination of a message of one datagram, for a `SEND` entry.
+    /// Bytes and destination of a message of one datagram for a UDP socket, for a `SEND` entry.
     pub(super) fn single(&self, i: usize) -> (*const u8, *const libc::sockaddr, libc::socklen_t) {
-        let bytes = self.iovs[i].iov_base.cast_const().cast();
+        let bytes = self.iovs[i][1].iov_base.cast_const().cast();
         (bytes, ptr::from_ref(&self.addrs[i]).cast(), self.headers[i].msg_hdr.msg_namelen)
     }
 
@@ -113,6 +150,11 @@ impl Headers {
     pub(super) fn header(&self, i: usize) -> *const libc::msghdr {
         &self.headers[i].msg_hdr
     }
+}
+
+fn payload(tx: &TxBatch, piece: Piece, run: &TxMessage) -> libc::iovec {
+    let bytes = &tx.bytes(run)[piece.offset as usize..][..piece.len as usize];
+    libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() }
 }
 
 /// A header without anything.

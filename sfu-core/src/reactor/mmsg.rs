@@ -5,6 +5,7 @@
 //! `ppoll` takes its timeout in nanoseconds on every kernel.
 
 use std::io;
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,8 +16,9 @@ use rustix::thread::nanosleep;
 use rustix::time::Timespec;
 
 use super::addr::{MAX_BYTES, RawAddr};
-use super::gso::{Gso, Piece, Pieces, Refusal};
+use super::gso::{Piece, Pieces, Refusal};
 use super::headers::{Headers, empty_header};
+use super::ways::{Message, Ways};
 use super::{MAX_SOCKETS, Reactor, Received, Setup, Socket, Waker};
 use crate::buf::{Datagram, PAYLOAD_START, RxPool, SLOT_BYTES, SlotId, TxBatch, TxMessage};
 use crate::engine::Turn;
@@ -48,7 +50,7 @@ impl MmsgReactor {
             pool: RxPool::new(setup.slots)?,
             outbound: Outbound {
                 headers: Headers::with_capacity(BATCH),
-                gso: vec![Gso::default(); setup.sockets.len()],
+                ways: Ways::new(setup.sockets.len(), setup.frames),
             },
             inbound: Inbound::new(),
             sockets: setup.sockets,
@@ -232,46 +234,51 @@ fn discard(socket: &Socket, received: &mut Received) -> io::Result<bool> {
     Ok(count == BATCH)
 }
 
-/// Headers for one `sendmmsg`, and what each socket has learnt about GSO.
+/// Headers for one `sendmmsg`, and the ways out.
 struct Outbound {
     headers: Headers,
-    gso: Vec<Gso>,
+    ways: Ways,
 }
 
 impl Outbound {
     fn send_all(&mut self, sockets: &[Socket], tx: &TxBatch, turn: &mut Turn) {
+        self.ways.begin();
         let mut pieces = Pieces::default();
-        let mut next = pieces.next(tx, &self.gso);
-        while let Some((_, first)) = next {
-            let local = first.local;
+        let mut next = self.ways.next(&mut pieces, tx, sockets);
+        while let Some(first) = next {
             self.headers.clear();
-            while let Some((piece, run)) = next
-                && run.local == local
+            while let Some(message) = next
+                && message.goes_with(&first)
                 && !self.headers.is_full()
             {
-                self.headers.push(tx, piece, run);
-                next = pieces.next(tx, &self.gso);
+                self.headers.push(tx, &message);
+                next = self.ways.next(&mut pieces, tx, sockets);
             }
-            self.send_chunk(&sockets[usize::from(local.0)], local, tx, turn);
+            self.send_chunk(sockets, &first, tx, turn);
         }
     }
 
     /// Sends what the headers hold, past messages the kernel refuses.
-    fn send_chunk(&mut self, socket: &Socket, local: LocalId, tx: &TxBatch, turn: &mut Turn) {
-        let gso = &mut self.gso[usize::from(local.0)];
+    fn send_chunk(&mut self, sockets: &[Socket], first: &Message<'_>, tx: &TxBatch, turn: &mut Turn) {
+        let socket = &sockets[usize::from(first.run.local.0)];
+        let descriptor = match self.ways.frames() {
+            Some(frames) if first.piece.framed => frames.socket().raw(),
+            _ => socket.raw(),
+        };
         let mut done = 0;
         while done < self.headers.pieces().len() {
-            match sendmmsg(socket, self.headers.remaining(done)) {
+            match sendmmsg(descriptor, self.headers.remaining(done)) {
                 Ok(count) => {
                     for piece in &self.headers.pieces()[done..done + count] {
-                        on_sent(gso, piece, turn);
+                        self.ways.on_sent(tx, piece, turn);
                     }
                     done += count;
                 }
                 Err(Errno::INTR) => {}
                 Err(errno) => {
                     let piece = self.headers.pieces()[done];
-                    match gso.on_refused(errno, piece.datagrams) {
+                    let socket = &sockets[usize::from(tx.messages()[piece.message as usize].local.0)];
+                    match self.ways.on_refused(errno, tx, &piece) {
                         Refusal::Singles => send_singles(socket, tx, &piece, turn),
                         Refusal::Failed => turn.send_failed += u32::from(piece.datagrams),
                         Refusal::SocketFull => return on_socket_full(&self.headers.pieces()[done..], turn),
@@ -280,16 +287,6 @@ impl Outbound {
                 }
             }
         }
-    }
-}
-
-/// Counts a message the kernel took.
-pub(super) fn on_sent(gso: &mut Gso, piece: &Piece, turn: &mut Turn) {
-    turn.sent += u32::from(piece.datagrams);
-    turn.sent_bytes += u64::from(piece.len);
-    turn.messages += 1;
-    if piece.datagrams > 1 {
-        gso.on_accepted();
     }
 }
 
@@ -313,11 +310,11 @@ pub(super) fn send_singles(socket: &Socket, tx: &TxBatch, piece: &Piece, turn: &
     }
 }
 
-fn sendmmsg(socket: &Socket, headers: &mut [libc::mmsghdr]) -> Result<usize, Errno> {
+fn sendmmsg(descriptor: RawFd, headers: &mut [libc::mmsghdr]) -> Result<usize, Errno> {
     // SAFETY: `Headers` keeps every pointer in the headers valid, and the batch they point into is borrowed by the
     // caller for longer than this call.
     let count = unsafe {
-        libc::sendmmsg(socket.raw(), headers.as_mut_ptr(), headers.len() as libc::c_uint, libc::MSG_DONTWAIT)
+        libc::sendmmsg(descriptor, headers.as_mut_ptr(), headers.len() as libc::c_uint, libc::MSG_DONTWAIT)
     };
     if count >= 0 {
         return Ok(count as usize);

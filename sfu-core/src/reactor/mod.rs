@@ -17,6 +17,7 @@
 
 mod addr;
 pub mod clock;
+pub mod frame;
 mod gso;
 mod headers;
 mod inbox;
@@ -29,12 +30,13 @@ mod send;
 mod socket;
 pub mod thread;
 mod turn;
+mod ways;
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use crate::config::ReactorChoice;
+pub use crate::config::{ReactorChoice, SendPath};
 pub use inbox::{Full, Inbox, InboxSender, Waker, channel};
 pub use mmsg::MmsgReactor;
 pub use ring::{RingError, RingReactor};
@@ -128,6 +130,8 @@ pub struct Setup {
     pub sockets: Vec<Socket>,
     /// What wakes the shard: [`Inbox::waker`].
     pub waker: Arc<Waker>,
+    /// What it needs to send frames; without it everything leaves by the sockets.
+    pub frames: Option<frame::Frames>,
 }
 
 /// Makes the reactor that was chosen. Call it on the thread that will run it.

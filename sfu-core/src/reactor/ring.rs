@@ -91,7 +91,7 @@ impl RingReactor {
             Ok((ring, pool, inbound)) => Ok(RingReactor {
                 ring,
                 inbound,
-                outbound: Outbound::new(setup.sockets.len()),
+                outbound: Outbound::new(setup.sockets.len(), setup.frames),
                 pool: ManuallyDrop::new(pool),
                 sockets: setup.sockets,
                 waker: setup.waker,
@@ -112,11 +112,12 @@ impl RingReactor {
             .dontfork()
             .build(CHUNK as u32)
             .map_err(RingError::at("io_uring_setup"))?;
-        let files: Vec<_> = setup.sockets.iter().map(Socket::raw).collect();
+        let udp = setup.sockets.len();
+        let mut files: Vec<_> = setup.sockets.iter().map(Socket::raw).collect();
+        files.extend(setup.frames.iter().map(|frames| frames.socket().raw()));
         ring.submitter().register_files(&files).map_err(RingError::at("register files"))?;
         let mut pool = RxPool::new(setup.slots).map_err(RingError::at("slots"))?;
-        let inbound =
-            Inbound::new(&ring, &mut pool, files.len()).map_err(RingError::at("register buffers"))?;
+        let inbound = Inbound::new(&ring, &mut pool, udp).map_err(RingError::at("register buffers"))?;
         Ok((ring, pool, inbound))
     }
 
@@ -268,8 +269,9 @@ impl Reactor for RingReactor {
 
     fn send(&mut self, tx: &TxBatch, turn: &mut Turn) -> io::Result<()> {
         let mut pieces = Pieces::default();
+        self.outbound.begin();
         loop {
-            let count = self.outbound.fill(tx, &mut pieces);
+            let count = self.outbound.fill(tx, &mut pieces, &self.sockets);
             if count == 0 {
                 return Ok(());
             }

@@ -11,10 +11,12 @@ use io_uring::types::Fixed;
 use rustix::io::Errno;
 
 use super::Socket;
-use super::gso::{Gso, Pieces, Refusal};
+use super::frame::Frames;
+use super::gso::{Pieces, Refusal};
 use super::headers::Headers;
-use super::mmsg::{on_sent, send_singles};
+use super::mmsg::send_singles;
 use super::op::{GENERATIONS, Op};
+use super::ways::Ways;
 use crate::buf::TxBatch;
 use crate::engine::Turn;
 
@@ -27,27 +29,35 @@ pub(super) struct Outbound {
     /// Errno of each message of the chunk; zero means sent.
     errors: Box<[i32]>,
     generation: u32,
-    gso: Vec<Gso>,
+    ways: Ways,
+    /// Registered file of the packet socket: the one after those of the UDP sockets.
+    packet_socket: u32,
 }
 
 impl Outbound {
-    pub(super) fn new(sockets: usize) -> Outbound {
+    pub(super) fn new(sockets: usize, frames: Option<Frames>) -> Outbound {
         Outbound {
             headers: Headers::with_capacity(CHUNK),
             errors: vec![0; CHUNK].into(),
             generation: 0,
-            gso: vec![Gso::default(); sockets],
+            ways: Ways::new(sockets, frames),
+            packet_socket: sockets as u32,
         }
     }
 
+    /// Call it once before a batch.
+    pub(super) fn begin(&mut self) {
+        self.ways.begin();
+    }
+
     /// Fills the next chunk; returns how many messages it has.
-    pub(super) fn fill(&mut self, tx: &TxBatch, pieces: &mut Pieces) -> usize {
+    pub(super) fn fill(&mut self, tx: &TxBatch, pieces: &mut Pieces, sockets: &[Socket]) -> usize {
         self.headers.clear();
         self.generation = (self.generation + 1) % GENERATIONS;
         while !self.headers.is_full()
-            && let Some((piece, run)) = pieces.next(tx, &self.gso)
+            && let Some(message) = self.ways.next(pieces, tx, sockets)
         {
-            self.headers.push(tx, piece, run);
+            self.headers.push(tx, &message);
         }
         let count = self.headers.pieces().len();
         self.errors[..count].fill(0);
@@ -56,12 +66,15 @@ impl Outbound {
 
     /// The entry for message `i` of the chunk. It may be submitted as long as the chunk and its batch stand.
     ///
-    /// A single datagram needs no control message, and `SEND` with an address spares the kernel the copy of a header and
+    /// A single datagram for a UDP socket needs no control message, and `SEND` with an address spares the kernel the copy of a header and
     /// an iovec (docs/BENCHMARKS.md).
     pub(super) fn entry(&self, i: usize, tx: &TxBatch) -> squeue::Entry {
         let piece = &self.headers.pieces()[i];
-        let socket = Fixed(u32::from(tx.messages()[piece.message as usize].local.0));
-        let entry = if piece.datagrams == 1 {
+        let socket = match piece.framed {
+            true => Fixed(self.packet_socket),
+            false => Fixed(u32::from(tx.messages()[piece.message as usize].local.0)),
+        };
+        let entry = if piece.datagrams == 1 && !piece.framed {
             let (bytes, addr, addr_len) = self.headers.single(i);
             opcode::Send::new(socket, bytes, piece.len)
                 .dest_addr(addr)
@@ -90,13 +103,12 @@ impl Outbound {
     /// that such a run was for sees its packets reordered, as RTP allows.
     pub(super) fn settle(&mut self, sockets: &[Socket], tx: &TxBatch, turn: &mut Turn) {
         for (piece, &error) in self.headers.pieces().iter().zip(&self.errors) {
-            let local = usize::from(tx.messages()[piece.message as usize].local.0);
-            let gso = &mut self.gso[local];
             if error == 0 {
-                on_sent(gso, piece, turn);
+                self.ways.on_sent(tx, piece, turn);
                 continue;
             }
-            match gso.on_refused(Errno::from_raw_os_error(error), piece.datagrams) {
+            let local = usize::from(tx.messages()[piece.message as usize].local.0);
+            match self.ways.on_refused(Errno::from_raw_os_error(error), tx, piece) {
                 Refusal::Singles => send_singles(&sockets[local], tx, piece, turn),
                 Refusal::Failed | Refusal::SocketFull => turn.send_failed += u32::from(piece.datagrams),
             }

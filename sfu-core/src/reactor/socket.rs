@@ -132,13 +132,18 @@ fn set_buffers(socket: &socket2::Socket) -> io::Result<()> {
     if sockopt::set_socket_recv_buffer_size_force(socket, RECEIVE_BUFFER).is_err() {
         socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
     }
+    set_send_buffer(socket)
+}
+
+/// [`SEND_BUFFER`], or what the system's limit allows.
+pub(super) fn set_send_buffer(socket: &socket2::Socket) -> io::Result<()> {
     if sockopt::set_socket_send_buffer_size_force(socket, SEND_BUFFER).is_err() {
         socket.set_send_buffer_size(SEND_BUFFER)?;
     }
     Ok(())
 }
 
-fn set_int(socket: &socket2::Socket, level: i32, name: i32, value: i32) -> io::Result<()> {
+pub(super) fn set_int(socket: &socket2::Socket, level: i32, name: i32, value: i32) -> io::Result<()> {
     // SAFETY: the option value is an int that lives through the call, and its size is given.
     let result = unsafe {
         libc::setsockopt(

@@ -290,6 +290,7 @@ impl Engine for Shard {
         counters.packets_out += u64::from(turn.sent);
         counters.bytes_out += turn.sent_bytes;
         counters.messages_out += u64::from(turn.messages);
+        counters.frames_out += u64::from(turn.frames);
         // Datagrams without a slot, and those cut off, come one by one through `on_drop`.
         counters.drops[DropReason::SendFailed as usize] += u64::from(turn.send_failed);
         counters.gather_window_us = self.load.gather_window().as_micros() as u64;

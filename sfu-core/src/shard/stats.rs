@@ -79,6 +79,8 @@ counters! {
     bytes_out,
     /// Messages handed to the kernel: GSO runs.
     messages_out,
+    /// Those of the messages that left as frames, by a packet socket.
+    frames_out,
     /// RTP packets forwarded, copies counted one by one.
     rtp_forwarded,
     /// RTP packets received and authenticated.

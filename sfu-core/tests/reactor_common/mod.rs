@@ -12,6 +12,7 @@ use sfu_core::buf::{Datagram, RxPool, SlotId, TxBatch};
 use sfu_core::drop_reason::DropReason;
 use sfu_core::engine::{Drain, Engine, Turn};
 use sfu_core::ids::LocalId;
+use sfu_core::reactor::frame::Frames;
 use sfu_core::reactor::{self, InboxSender, ReactorChoice, Setup, Socket};
 use sfu_core::time::Timestamp;
 
@@ -179,6 +180,7 @@ impl Engine for Echo {
         total.sent += turn.sent;
         total.sent_bytes += turn.sent_bytes;
         total.messages += turn.messages;
+        total.frames += turn.frames;
         total.send_failed += turn.send_failed;
         total.no_slot += turn.no_slot;
         total.truncated += turn.truncated;
@@ -211,12 +213,23 @@ impl Shard {
         targets: Vec<SocketAddr>,
         at: &[&str],
     ) -> Shard {
+        Self::start_with(choice, slots, targets, at, None)
+    }
+
+    /// Sockets at `at`, and frames.
+    pub(crate) fn start_with(
+        choice: ReactorChoice,
+        slots: u32,
+        targets: Vec<SocketAddr>,
+        at: &[&str],
+        frames: Option<Frames>,
+    ) -> Shard {
         let sockets: Vec<_> = at.iter().map(|a| Socket::bind(a.parse().unwrap()).unwrap()).collect();
         let addrs = sockets.iter().map(Socket::local_addr).collect();
         let (sender, inbox) = reactor::channel(64).unwrap();
         let (event_sender, events) = mpsc::channel();
         let thread = reactor::thread::spawn("shard-test", None, move || {
-            let setup = Setup { slots, sockets, waker: inbox.waker() };
+            let setup = Setup { slots, sockets, waker: inbox.waker(), frames };
             let mut reactor = reactor::open(choice, setup).unwrap();
             let mut engine = Echo::new(targets);
             let before = thread_cpu();
