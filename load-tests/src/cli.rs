@@ -106,6 +106,10 @@ pub(crate) struct RunOptions {
     /// interrupt between the cores; without it the sender's core does it, as on loopback.
     #[arg(long, requires = "netns")]
     pub(crate) steering: bool,
+    /// With --netns: the clients sit at the end of a TAP device and not on sockets, so that the target's core ends where a
+    /// network card would begin, and does not do the clients' receive work. IPv4; one generator core; Linux 6.2.
+    #[arg(long, requires = "netns", conflicts_with = "steering")]
+    pub(crate) wire: bool,
     /// Niceness of generator and target, e.g. -19 on a machine where other things run; below 0 needs root.
     #[arg(long, default_value_t = 0, allow_hyphen_values = true)]
     pub(crate) nice: i32,

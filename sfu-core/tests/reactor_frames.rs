@@ -1,7 +1,7 @@
 //! Frames by a packet socket over a real (veth) Ethernet: what arrives is what was sent, runs included, and what frames cannot
 //! carry goes by the UDP socket. Needs root for network namespaces; without it the tests say so and pass nothing off as
 //! checked.
-#![allow(clippy::unwrap_used, reason = "a test")]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test")]
 
 mod reactor_common;
 

@@ -18,6 +18,7 @@ mod srtp;
 pub(crate) mod stats;
 pub(crate) mod units;
 mod wheel;
+pub(crate) mod wire;
 mod worker;
 
 use std::net::IpAddr;
@@ -39,6 +40,7 @@ use self::receiver::Receiver;
 use self::sdp::{Local, Remote, Ssrcs};
 use self::stats::Stats;
 use self::units::{SendLog, Units};
+use self::wire::Wire;
 use self::worker::{Client, Command};
 use crate::media::Clip;
 use crate::{clock, host};
@@ -59,6 +61,8 @@ pub(crate) struct Clients {
     identity: Identity,
     units: Arc<Units>,
     address: IpAddr,
+    /// Where light clients are instead of on sockets.
+    wire: Option<Arc<Wire>>,
     /// Share of the clients that are full ones.
     full_share: f64,
     next: AtomicU64,
@@ -90,26 +94,32 @@ pub(crate) struct Opened {
 }
 
 impl Clients {
-    /// Starts a worker on each core. `address`: where the clients' sockets are bound.
+    /// Starts a worker on each core. `address`: where the clients' sockets are bound. With a wire there is one worker.
     ///
     /// # Errors
     /// When threads or certificates cannot be made.
     pub(crate) fn start(
         cores: &[usize],
         address: IpAddr,
+        wire: Option<Arc<Wire>>,
         clip: Arc<Clip>,
         full_share: f64,
     ) -> Result<Clients> {
+        anyhow::ensure!(
+            wire.is_none() || cores.len() == 1,
+            "a wire is read on one core: give one --generator-cores"
+        );
         let fps = clip.video_fps;
         let units = Arc::new(Units::new(clip));
         let mut workers = Vec::new();
         for core in cores.iter().copied() {
             let (sender, queue) = mpsc::sync_channel(QUEUE);
+            let wire = wire.clone();
             std::thread::Builder::new()
                 .name(format!("clients-{core}"))
                 .spawn(move || {
                     host::pin_this_thread(&[core]);
-                    worker::run(&queue, fps);
+                    worker::run(&queue, wire, fps);
                 })
                 .context("starting a worker")?;
             workers.push(sender);
@@ -117,7 +127,7 @@ impl Clients {
         anyhow::ensure!(!workers.is_empty(), "the generator needs at least one core");
         let identity = Identity::generate()?;
         let (next, opened) = (AtomicU64::new(0), AtomicU64::new(0));
-        Ok(Clients { workers, identity, units, address, full_share, next, opened })
+        Ok(Clients { workers, identity, units, address, wire, full_share, next, opened })
     }
 
     /// The worker for room number `room`: a room's clients share a thread.
@@ -126,7 +136,10 @@ impl Clients {
     }
 
     fn local(&self, ssrcs: Option<Ssrcs>) -> Result<(Socket, Local)> {
-        let socket = self.socket()?;
+        let socket = match &self.wire {
+            Some(wire) => Socket::on_wire(wire.clone()),
+            None => self.socket()?,
+        };
         let address = socket.local_address().context("reading a client's address")?;
         let ice = Credentials { ufrag: random_text(8), pwd: random_text(24) };
         Ok((socket, Local { ice, fingerprint: self.identity.fingerprint(), address, ssrcs }))

@@ -1,8 +1,11 @@
-//! A client's UDP socket: trains out by `UDP_SEGMENT`, trains in by `UDP_GRO`, arrival times and overflow from the kernel.
+//! A client's socket: a UDP socket with trains out by `UDP_SEGMENT`, trains in by `UDP_GRO`, arrival times and overflow from
+//! the kernel; or a port of the wire.
 
+use std::cell::Cell;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd as _;
+use std::sync::Arc;
 
 use nix::sys::socket::{
     ControlMessage, ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmsg,
@@ -11,6 +14,8 @@ use nix::sys::socket::{
 
 /// Asked receive buffer: 300 ms of one subscription's key frames, so that a pause of the generator loses nothing.
 const RECEIVE_BUFFER: usize = 1 << 20;
+use super::wire::Wire;
+
 /// Largest UDP payload with GRO.
 const TRAIN_MAX: usize = 65_535;
 /// Messages per receive call.
@@ -19,8 +24,11 @@ const BATCH: usize = 8;
 const CONTROL: usize = 96;
 
 /// One client's socket.
-pub(crate) struct Socket {
-    inner: UdpSocket,
+pub(crate) enum Socket {
+    /// Of the kernel's.
+    Udp(UdpSocket),
+    /// A port of the wire; what comes in is delivered by who reads the wire.
+    Wire { wire: Arc<Wire>, local: SocketAddr, peer: Cell<Option<SocketAddr>> },
 }
 
 /// What one receive brought.
@@ -62,27 +70,56 @@ impl Socket {
         if setsockopt(&inner, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
             setsockopt(&inner, sockopt::RcvBuf, &RECEIVE_BUFFER)?;
         }
-        Ok(Socket { inner })
+        Ok(Socket::Udp(inner))
+    }
+
+    /// A port of the wire.
+    pub(crate) fn on_wire(wire: Arc<Wire>) -> Socket {
+        let local = wire.address();
+        Socket::Wire { wire, local, peer: Cell::new(None) }
+    }
+
+    /// Port by which the wire's deliveries are told apart.
+    pub(crate) fn wire_port(&self) -> Option<u16> {
+        match self {
+            Socket::Udp(_) => None,
+            Socket::Wire { local, .. } => Some(local.port()),
+        }
     }
 
     /// Own address.
     pub(crate) fn local_address(&self) -> io::Result<SocketAddr> {
-        self.inner.local_addr()
+        match self {
+            Socket::Udp(socket) => socket.local_addr(),
+            Socket::Wire { local, .. } => Ok(*local),
+        }
     }
 
     /// From now on only this peer.
     pub(crate) fn connect(&self, peer: SocketAddr) -> io::Result<()> {
-        self.inner.connect(peer)
+        match self {
+            Socket::Udp(socket) => socket.connect(peer),
+            Socket::Wire { peer: connected, .. } => {
+                connected.set(Some(peer));
+                Ok(())
+            }
+        }
     }
 
     /// One datagram to the connected peer; whether it left.
     pub(crate) fn send(&self, datagram: &[u8]) -> bool {
-        self.inner.send(datagram).is_ok()
+        match self {
+            Socket::Udp(socket) => socket.send(datagram).is_ok(),
+            Socket::Wire { peer, .. } => peer.get().is_some_and(|peer| self.send_to(datagram, peer)),
+        }
     }
 
     /// One datagram to anybody; whether it left.
     pub(crate) fn send_to(&self, datagram: &[u8], peer: SocketAddr) -> bool {
-        self.inner.send_to(datagram, peer).is_ok()
+        match self {
+            Socket::Udp(socket) => socket.send_to(datagram, peer).is_ok(),
+            Socket::Wire { wire, local, .. } => wire.send(local.port(), peer, datagram, datagram.len()),
+        }
     }
 
     /// Datagrams of `segment` bytes each (the last may be shorter) to the connected peer, as one message.
@@ -91,9 +128,16 @@ impl Socket {
             return self.send(train);
         }
         let Ok(size) = u16::try_from(segment) else { return false };
-        let control = [ControlMessage::UdpGsoSegments(&size)];
-        sendmsg::<()>(self.inner.as_raw_fd(), &[IoSlice::new(train)], &control, MsgFlags::empty(), None)
-            .is_ok()
+        match self {
+            Socket::Udp(socket) => {
+                let control = [ControlMessage::UdpGsoSegments(&size)];
+                sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(train)], &control, MsgFlags::empty(), None)
+                    .is_ok()
+            }
+            Socket::Wire { wire, local, peer } => {
+                peer.get().is_some_and(|peer| wire.send(local.port(), peer, train, segment))
+            }
+        }
     }
 
     /// Hands on everything that is there.
@@ -105,9 +149,10 @@ impl Socket {
         buffers: &mut Buffers,
         mut on_train: impl FnMut(Train<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
+        let Socket::Udp(socket) = self else { return Ok(()) };
         loop {
             let mut found = [Found::default(); BATCH];
-            let count = self.receive_batch(buffers, &mut found);
+            let count = receive_batch(socket, buffers, &mut found);
             for (found, bytes) in found.iter().zip(&mut buffers.bytes).take(count) {
                 let segment = if found.segment == 0 { found.length.max(1) } else { found.segment };
                 on_train(Train {
@@ -123,30 +168,29 @@ impl Socket {
             }
         }
     }
+}
 
-    /// One system call; how many messages it brought. An error (a port that is not reachable yet says so once) is like silence:
-    /// checks and timers decide.
-    fn receive_batch(&self, buffers: &mut Buffers, found: &mut [Found; BATCH]) -> usize {
-        // Made anew each time: the kernel shortens the control lengths of the one before.
-        let mut headers =
-            MultiHeaders::<SockaddrStorage>::preallocate(BATCH, Some(Vec::with_capacity(CONTROL)));
-        let mut slices: Vec<[IoSliceMut<'_>; 1]> =
-            buffers.bytes.iter_mut().map(|bytes| [IoSliceMut::new(bytes)]).collect();
-        let fd = self.inner.as_raw_fd();
-        let Ok(messages) = recvmmsg(fd, &mut headers, slices.iter_mut(), MsgFlags::empty(), None) else {
-            return 0;
-        };
-        let mut count = 0;
-        for (message, found) in messages.zip(found) {
-            found.length = message.bytes;
-            found.from = message.address.and_then(to_std);
-            for control in message.cmsgs().into_iter().flatten() {
-                found.note(&control);
-            }
-            count += 1;
+/// One system call; how many messages it brought. An error (a port that is not reachable yet says so once) is like silence:
+/// checks and timers decide.
+fn receive_batch(socket: &UdpSocket, buffers: &mut Buffers, found: &mut [Found; BATCH]) -> usize {
+    // Made anew each time: the kernel shortens the control lengths of the one before.
+    let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(BATCH, Some(Vec::with_capacity(CONTROL)));
+    let mut slices: Vec<[IoSliceMut<'_>; 1]> =
+        buffers.bytes.iter_mut().map(|bytes| [IoSliceMut::new(bytes)]).collect();
+    let fd = socket.as_raw_fd();
+    let Ok(messages) = recvmmsg(fd, &mut headers, slices.iter_mut(), MsgFlags::empty(), None) else {
+        return 0;
+    };
+    let mut count = 0;
+    for (message, found) in messages.zip(found) {
+        found.length = message.bytes;
+        found.from = message.address.and_then(to_std);
+        for control in message.cmsgs().into_iter().flatten() {
+            found.note(&control);
         }
-        count
+        count += 1;
     }
+    count
 }
 
 /// What is known of a message before its bytes are looked at.

@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use super::dtls::Identity;
 use super::ice::Credentials;
 use super::link::{Link, Outcome};
-use super::net::{Buffers, Socket};
+use super::net::{Buffers, Socket, Train};
 use super::publisher::{Batch, Publisher};
 use super::receiver::Receiver;
 use super::sdp::Remote;
@@ -40,6 +40,8 @@ pub(crate) struct Peer {
     socket: Socket,
     link: Link,
     role: Role,
+    /// A worker knows that the keys are there.
+    told: bool,
 }
 
 /// What a worker lends to its peers.
@@ -72,7 +74,12 @@ impl Peer {
         now: Instant,
     ) -> Peer {
         let link = Link::new(identity, local, remote, outcome, now);
-        Peer { socket, link, role }
+        Peer { socket, link, role, told: false }
+    }
+
+    /// Port by which the wire's deliveries are told apart.
+    pub(crate) fn wire_port(&self) -> Option<u16> {
+        self.socket.wire_port()
     }
 
     /// Whether this one sends media.
@@ -106,12 +113,11 @@ impl Peer {
 
     /// Empties the socket and does what is due.
     pub(crate) fn visit(&mut self, now: Instant, now_ns: u64, context: &mut Context) -> Next {
-        let had_keys = self.link.keys.is_some();
         let outcome =
             self.receive(now, now_ns, context).and_then(|()| self.link.keep_alive(&self.socket, now));
         if let Err(error) = outcome {
             context.stats.failed += 1;
-            self.link.settle(Err(format!("{error:#}")));
+            self.fail(&error);
             return Next::Failed;
         }
         if self.link.keys.is_none() {
@@ -121,7 +127,8 @@ impl Peer {
         match &self.role {
             Role::Publisher(_) => {
                 self.link.settle(Ok(now));
-                if had_keys { Next::Visit(VISIT_PUBLISHER) } else { Next::Secured(VISIT_PUBLISHER) }
+                let told = std::mem::replace(&mut self.told, true);
+                if told { Next::Visit(VISIT_PUBLISHER) } else { Next::Secured(VISIT_PUBLISHER) }
             }
             Role::Receiver(receiver) if receiver.is_playing() => {
                 self.link.settle(Ok(now));
@@ -132,32 +139,37 @@ impl Peer {
         }
     }
 
+    /// Tells whoever waits that it is over.
+    pub(crate) fn fail(&mut self, error: &anyhow::Error) {
+        self.link.settle(Err(format!("{error:#}")));
+    }
+
     fn receive(&mut self, now: Instant, now_ns: u64, context: &mut Context) -> anyhow::Result<()> {
         let Context { buffers, batch, packet: reply, stats } = context;
         batch.clear();
         // The closure needs the rest of the peer.
-        let Peer { socket, link, role } = self;
-        socket.receive(buffers, |train| {
-            stats.receives += 1;
-            let arrival_ns = train.arrival_ns.unwrap_or(now_ns);
-            if let (Some(total), Role::Receiver(receiver)) = (train.overflowed, &mut *role) {
-                receiver.on_overflow(total, stats);
-            }
-            for datagram in train.bytes.chunks_mut(train.segment) {
-                match datagram {
-                    [0..=3, ..] => link.on_stun(socket, datagram, train.from, now, reply)?,
-                    [20..=63, ..] => link.on_dtls(socket, datagram, now)?,
-                    [128..=191, 192..=223, ..] => link.on_rtcp(role, datagram, arrival_ns, batch, stats),
-                    [128..=191, ..] => {
-                        if let (Some((_, rx)), Role::Receiver(receiver)) = (&link.keys, &mut *role) {
-                            receiver.on_rtp(datagram, arrival_ns, rx, stats);
-                        }
-                    }
-                    _ => {}
-                }
-            }
-            Ok::<(), anyhow::Error>(())
-        })?;
+        let Peer { socket, link, role, .. } = self;
+        let mut taken = Taken { link, role, batch, reply, stats };
+        socket.receive(buffers, |train| taken.take(socket, train, now, now_ns))?;
+        Self::flush(&self.socket, batch, stats);
+        Ok(())
+    }
+
+    /// Takes what the wire delivered.
+    ///
+    /// # Errors
+    /// What ends the connection.
+    pub(crate) fn deliver(
+        &mut self,
+        train: Train<'_>,
+        now: Instant,
+        now_ns: u64,
+        context: &mut Context,
+    ) -> anyhow::Result<()> {
+        let Context { batch, packet: reply, stats, .. } = context;
+        batch.clear();
+        let Peer { socket, link, role, .. } = self;
+        Taken { link, role, batch, reply, stats }.take(socket, train, now, now_ns)?;
         Self::flush(&self.socket, batch, stats);
         Ok(())
     }
@@ -210,5 +222,39 @@ impl Peer {
                 stats.send_refused += ((end - start).div_ceil(size)) as u64;
             }
         }
+    }
+}
+
+/// What a train is taken into.
+struct Taken<'a> {
+    link: &'a mut Link,
+    role: &'a mut Role,
+    batch: &'a mut Batch,
+    reply: &'a mut Vec<u8>,
+    stats: &'a mut Stats,
+}
+
+impl Taken<'_> {
+    fn take(&mut self, socket: &Socket, train: Train<'_>, now: Instant, now_ns: u64) -> anyhow::Result<()> {
+        let Taken { link, role, batch, reply, stats } = self;
+        stats.receives += 1;
+        let arrival_ns = train.arrival_ns.unwrap_or(now_ns);
+        if let (Some(total), Role::Receiver(receiver)) = (train.overflowed, &mut **role) {
+            receiver.on_overflow(total, stats);
+        }
+        for datagram in train.bytes.chunks_mut(train.segment) {
+            match datagram {
+                [0..=3, ..] => link.on_stun(socket, datagram, train.from, now, reply)?,
+                [20..=63, ..] => link.on_dtls(socket, datagram, now)?,
+                [128..=191, 192..=223, ..] => link.on_rtcp(role, datagram, arrival_ns, batch, stats),
+                [128..=191, ..] => {
+                    if let (Some((_, rx)), Role::Receiver(receiver)) = (&link.keys, &mut **role) {
+                        receiver.on_rtp(datagram, arrival_ns, rx, stats);
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 }

@@ -2,29 +2,33 @@
 //!
 //! Sockets are visited in turn, every 20 to 60 ms once connected, instead of being waited for: the kernel keeps what arrives and
 //! stamps its arrival, so measured delays do not depend on when a visit comes, and a visit finds several packets at once.
-//! It also means that the server's sends wake nobody up.
+//! It also means that the server's sends wake nobody up. The wire, where there is one, is read in between.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver as Queue, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
 use super::full::FullPeer;
-use super::net::Buffers;
+use super::net::{Buffers, Train};
 use super::peer::{Context, Next, Peer};
 use super::publisher::Batch;
 use super::receiver::Receiver;
 use super::sdp::Remote;
 use super::stats::Stats;
 use super::wheel::Wheel;
+use super::wire::{FrameBuffer, Wire};
 use crate::clock;
 
 /// Between two audio packets.
 const AUDIO_PERIOD_US: u64 = 20_000;
 /// How long an idle worker waits for commands.
 const TICK: Duration = Duration::from_millis(1);
+/// The same with a wire, which nobody wakes us up for: what has come is as much older than its stamp.
+const WIRE_TICK: Duration = Duration::from_micros(200);
 
 /// What a worker is told.
 pub(crate) enum Command {
@@ -85,9 +89,12 @@ enum What {
 }
 
 /// Runs until all senders of commands are gone.
-pub(crate) fn run(commands: &Queue<Command>, video_fps: u32) {
+pub(crate) fn run(commands: &Queue<Command>, wire: Option<Arc<Wire>>, video_fps: u32) {
     Worker {
         peers: HashMap::new(),
+        ports: HashMap::new(),
+        tick: if wire.is_some() { WIRE_TICK } else { TICK },
+        wire: wire.map(|wire| (wire, FrameBuffer::new())),
         wheel: Wheel::new(),
         start: clock::now(),
         video_period_us: 1_000_000 / u64::from(video_fps.max(1)),
@@ -103,6 +110,10 @@ pub(crate) fn run(commands: &Queue<Command>, video_fps: u32) {
 
 struct Worker {
     peers: HashMap<u64, Client>,
+    wire: Option<(Arc<Wire>, FrameBuffer)>,
+    /// Clients on the wire by port.
+    ports: HashMap<u16, u64>,
+    tick: Duration,
     wheel: Wheel<(u64, What)>,
     start: Instant,
     video_period_us: u64,
@@ -117,8 +128,9 @@ impl Worker {
                 Err(TryRecvError::Disconnected) => return,
                 Err(TryRecvError::Empty) => None,
             };
-            if next.is_none() && self.wheel.behind_ms(self.now_us()) == 0 {
-                next = match commands.recv_timeout(TICK) {
+            let more = self.read_wire();
+            if next.is_none() && !more && self.wheel.behind_ms(self.now_us()) == 0 {
+                next = match commands.recv_timeout(self.tick) {
                     Ok(command) => Some(command),
                     Err(RecvTimeoutError::Timeout) => None,
                     Err(RecvTimeoutError::Disconnected) => return,
@@ -131,13 +143,46 @@ impl Worker {
         }
     }
 
+    /// Delivers what the wire brought; whether there may be more.
+    fn read_wire(&mut self) -> bool {
+        let Some((wire, buffer)) = &mut self.wire else { return false };
+        let (peers, ports, context) = (&mut self.peers, &mut self.ports, &mut self.context);
+        wire.receive(buffer, |delivery| {
+            let Some(key) = ports.get(&delivery.port).copied() else { return };
+            let Some(peer) = peers.get_mut(&key).and_then(Client::light) else { return };
+            let (now, now_ns) = (clock::now(), clock::wall_ns());
+            let train = Train {
+                bytes: delivery.bytes,
+                segment: delivery.segment,
+                arrival_ns: Some(now_ns),
+                overflowed: None,
+                from: Some(delivery.from),
+            };
+            if let Err(error) = peer.deliver(train, now, now_ns, context) {
+                context.stats.failed += 1;
+                peer.fail(&error);
+                peers.remove(&key);
+                ports.remove(&delivery.port);
+            }
+        })
+    }
+
+    fn remove(&mut self, key: u64) {
+        if let Some(port) = self.peers.remove(&key).and_then(|mut client| client.light()?.wire_port()) {
+            self.ports.remove(&port);
+        }
+    }
+
     fn now_us(&self) -> u64 {
         clock::now().duration_since(self.start).as_micros() as u64
     }
 
     fn on_command(&mut self, command: Command) {
         match command {
-            Command::Add(key, peer) => {
+            Command::Add(key, mut peer) => {
+                if let Some(port) = peer.light().and_then(|peer| peer.wire_port()) {
+                    self.ports.insert(port, key);
+                }
                 self.peers.insert(key, peer);
                 self.wheel.insert(self.now_us(), (key, What::Visit));
             }
@@ -151,9 +196,7 @@ impl Worker {
                     peer.add_candidate(candidate);
                 }
             }
-            Command::Close(key) => {
-                self.peers.remove(&key);
-            }
+            Command::Close(key) => self.remove(key),
             Command::BeginInterval => {
                 self.context.stats = Stats::default();
                 for receiver in self.receivers() {
@@ -204,7 +247,7 @@ impl Worker {
             Ok(()) => self.wheel.insert(due_us + period_us, (key, what)),
             Err(_) => {
                 self.context.stats.failed += 1;
-                self.peers.remove(&key);
+                self.remove(key);
             }
         }
     }
@@ -227,9 +270,7 @@ impl Worker {
                     self.wheel.insert(phase(AUDIO_PERIOD_US), (key, What::Audio));
                 }
             }
-            Next::Failed => {
-                self.peers.remove(&key);
-            }
+            Next::Failed => self.remove(key),
         }
     }
 }

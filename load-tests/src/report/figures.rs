@@ -216,6 +216,7 @@ pub(crate) fn setup(setup: &Setup) -> String {
     let network = match setup.network {
         Network::Loopback => "loopback",
         Network::Netns => "network namespaces (veth)",
+        Network::Wire => "a wire (TAP) that ends in the generator",
         Network::Remote => "network, a server that ran already",
     };
     let cpus = |cpus: &[u32]| cpus.iter().map(u32::to_string).collect::<Vec<_>>().join(",");

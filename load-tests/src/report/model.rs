@@ -59,6 +59,8 @@ pub(crate) enum Network {
     Loopback,
     /// A pair of network namespaces on one machine.
     Netns,
+    /// The same for signaling; media over a TAP device that ends in the generator.
+    Wire,
     /// A network: the target was there before (`--url`).
     Remote,
 }

@@ -192,7 +192,7 @@ pub(crate) fn doubts(step: &Step, stats: &Stats, scenario: &Scenario, clip_rate:
     if stats.overflowed > 0 {
         full = true;
         warnings.push(format!(
-            "THE GENERATOR LOST {} datagrams in full socket buffers; they are in the loss but not the target's",
+            "THE GENERATOR LOST {} datagrams in its own full queues; they are in the loss but not the target's",
             stats.overflowed
         ));
     }

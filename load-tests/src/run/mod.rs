@@ -117,17 +117,20 @@ async fn measure_all(options: &RunOptions, scenario: &Scenario, choices: &[(Choi
     let clip = Clip::load()?;
     let clip_rate = packets_per_s(&clip);
     let steering = options.steering.then_some((&options.sut_cores[..], &options.generator_cores[..]));
-    let netns = options.netns.then(|| Netns::create(steering)).transpose()?;
+    let netns = options.netns.then(|| Netns::create(steering, options.wire)).transpose()?;
     let (here, there) = addresses(netns.as_ref(), options.url.is_some());
     let placement = Placement {
         cores: options.sut_cores.clone(),
         control_cores: options.generator_cores.clone(),
         address: there,
+        media: netns.as_ref().map_or(there, |netns| netns.media),
         netns: netns.as_ref().map(|netns| netns.name.clone()),
         tcp_port: options.tcp_port,
         udp_port: options.udp_port,
     };
-    let clients = Arc::new(Clients::start(&options.generator_cores, here, clip.clone(), options.full_share)?);
+    let wire = netns.as_ref().and_then(|netns| netns.wire.clone());
+    let clients =
+        Arc::new(Clients::start(&options.generator_cores, here, wire, clip.clone(), options.full_share)?);
     let progress = Progress::new(choices.len() as u32);
     let mut report = head(options, scenario, &clip);
     let end = clock::now() + Duration::from_secs(u64::from(options.max_secs));
@@ -153,6 +156,7 @@ async fn measure_all(options: &RunOptions, scenario: &Scenario, choices: &[(Choi
             clients: &clients,
             clip_rate,
             progress: &progress,
+            netns: netns.as_ref(),
         };
         report.turns.push(turn::run(&plan, target, choice.model(), *round).await);
     }
@@ -194,6 +198,7 @@ fn head(options: &RunOptions, scenario: &Scenario, clip: &Clip) -> Report {
         started: host::rfc3339(clock::wall_ns() / 1_000_000_000),
         setup: model::Setup {
             network: match (ours, options.netns) {
+                (true, true) if options.wire => model::Network::Wire,
                 (true, true) => model::Network::Netns,
                 (true, false) => model::Network::Loopback,
                 (false, _) => model::Network::Remote,

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 
 use super::measure::{self, Broken, Doubts, Meters};
+use super::netns::Netns;
 use super::ramp::{self, Point};
 use super::session::{Session, World, wait_stable};
 use crate::client::Clients;
@@ -43,6 +44,15 @@ pub(crate) struct Plan<'a> {
     /// Packets per second of one publisher.
     pub(crate) clip_rate: f64,
     pub(crate) progress: &'a Progress,
+    /// The namespace of a target that has one.
+    pub(crate) netns: Option<&'a Netns>,
+}
+
+impl Plan<'_> {
+    /// Frames that the wire, where there is one, could not keep for us.
+    fn wire_drops(&self) -> u64 {
+        self.netns.and_then(Netns::wire_drops).unwrap_or(0)
+    }
 }
 
 /// Runs one turn; what fails is its stop.
@@ -273,6 +283,7 @@ impl Running<'_> {
         take(&self.sessions);
         let (pids, control) = (self.world.target.media_pids(), self.world.target.control_pids());
         let cores = &plan.placement.cores;
+        let dropped = plan.wire_drops();
         plan.clients.begin_interval()?;
         let before = Meters::read(&pids, &control, cores, clock::now());
         let began = clock::now();
@@ -292,7 +303,8 @@ impl Running<'_> {
             tokio::time::sleep(TICK.min(plan.hold.saturating_sub(began.elapsed()))).await;
         }
         let after = Meters::read(&pids, &control, cores, clock::now());
-        let stats = plan.clients.end_interval().await?;
+        let mut stats = plan.clients.end_interval().await?;
+        stats.overflowed += plan.wire_drops().saturating_sub(dropped);
         take(&self.sessions);
         let mut step = measure::step(plan.scenario, sessions, &stats, (&before, &after), &pids);
         step.join_ms = measure::of_values(join_ms);

@@ -126,8 +126,7 @@ impl Target for Janus {
         let folder = scratch.file("");
         let folder =
             folder.to_str().context("a temporary directory with a strange name")?.trim_end_matches('/');
-        let files =
-            config::files(folder, self.loops, placement.address, placement.tcp_port, placement.udp_port);
+        let files = config::files(folder, self.loops, placement);
         for (name, content) in files {
             std::fs::write(scratch.file(name), content).with_context(|| format!("writing {name}"))?;
         }

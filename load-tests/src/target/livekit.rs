@@ -139,9 +139,7 @@ impl Target for LiveKit {
         let binary = on_path(PROGRAM).with_context(|| format!("no `{PROGRAM}` on the path"))?;
         self.version = version(&binary);
         let scratch = Scratch::new("livekit")?;
-        let cores = placement.cores.len();
-        let config =
-            config::yaml(&self.key, cores, placement.address, placement.tcp_port, placement.udp_port);
+        let config = config::yaml(&self.key, placement);
         let file = scratch.file("livekit.yaml");
         std::fs::write(&file, config).context("writing livekit.yaml")?;
         let process = Process::start(Launch {

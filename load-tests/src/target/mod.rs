@@ -29,6 +29,8 @@ pub(crate) struct Placement {
     pub(crate) control_cores: Vec<usize>,
     /// Address to listen on and to announce in candidates: loopback, or the target's end of the veth pair.
     pub(crate) address: IpAddr,
+    /// Where it takes media; the same but with a wire.
+    pub(crate) media: IpAddr,
     /// Network namespace to start in (`ip netns exec NAME ...`).
     pub(crate) netns: Option<String>,
     /// First TCP port the target may use.
@@ -164,11 +166,18 @@ pub(crate) mod testing {
     /// Starts a server, lets two users publish and receive each other's pictures, and stops it.
     pub(crate) async fn two_users_see_each_other(target: &mut dyn Target, tcp_port: u16, udp_port: u16) {
         let address = own_address();
-        let placement =
-            Placement { cores: vec![0], control_cores: vec![0], address, netns: None, tcp_port, udp_port };
+        let placement = Placement {
+            cores: vec![0],
+            control_cores: vec![0],
+            address,
+            media: address,
+            netns: None,
+            tcp_port,
+            udp_port,
+        };
         target.start(&placement).await.unwrap();
         assert!(!target.media_pids().is_empty());
-        let clients = Clients::start(&[1], address, Clip::load().unwrap(), 0.0).unwrap();
+        let clients = Clients::start(&[1], address, None, Clip::load().unwrap(), 0.0).unwrap();
         let room = target.create_room("two").await.unwrap();
         let mut logs = std::collections::HashMap::new();
         let mut users = Vec::new();

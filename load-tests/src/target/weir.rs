@@ -142,7 +142,7 @@ impl Target for Weir {
         let mut node = vec![
             option("WEIR_NODE_LISTEN", format!("{address}:{control}")),
             option("WEIR_CLUSTER_SECRET", secret.clone()),
-            option("WEIR_MEDIA_ADDRESSES", address.to_string()),
+            option("WEIR_MEDIA_ADDRESSES", placement.media.to_string()),
             option("WEIR_MEDIA_PORT", placement.udp_port.to_string()),
             option("WEIR_CORES", placement.cores.len().to_string()),
             option("WEIR_CPUS", cpus.join(",")),

@@ -10,7 +10,7 @@
 //!
 //! Congestion feedback (transport-wide) and audio levels stay on, as in the other targets.
 
-use std::net::IpAddr;
+use crate::target::Placement;
 
 /// Where Debian's package has its plugins and transports.
 const LIBRARIES: &str = "/usr/lib/x86_64-linux-gnu/janus";
@@ -18,20 +18,15 @@ const LIBRARIES: &str = "/usr/lib/x86_64-linux-gnu/janus";
 const UDP_PORTS: u16 = 15_000;
 
 /// The three files: name and content.
-pub(super) fn files(
-    folder: &str,
-    loops: usize,
-    address: IpAddr,
-    tcp_port: u16,
-    udp_port: u16,
-) -> [(&'static str, String); 3] {
+pub(super) fn files(folder: &str, loops: usize, placement: &Placement) -> [(&'static str, String); 3] {
+    let Placement { address, media, tcp_port, udp_port, .. } = placement;
     let last_udp = udp_port.saturating_add(UDP_PORTS);
     let core = format!(
         "general: {{\n\tconfigs_folder = \"{folder}\"\n\tplugins_folder = \"{libraries}/plugins\"\n\
          \ttransports_folder = \"{libraries}/transports\"\n\tdebug_level = 1\n\tevent_loops = {loops}\n\
          \tsession_timeout = 0\n\tserver_name = \"load-tests\"\n}}\n\
          media: {{\n\trtp_port_range = \"{udp_port}-{last_udp}\"\n\tslowlink_threshold = 0\n}}\n\
-         nat: {{\n\tice_lite = true\n\tfull_trickle = false\n\tignore_mdns = true\n\tice_enforce_list = \"{address}\"\n}}\n\
+         nat: {{\n\tice_lite = true\n\tfull_trickle = false\n\tignore_mdns = true\n\tice_enforce_list = \"{media}\"\n}}\n\
          plugins: {{\n\tdisable = \"{plugins}\"\n}}\n\
          transports: {{\n\tdisable = \"{transports}\"\n}}\n",
         libraries = LIBRARIES,
@@ -72,12 +67,20 @@ mod tests {
 
     #[test]
     fn loops_ports_and_addresses_are_in_the_files() {
-        let [core, _, websockets] =
-            files("/tmp/x", 2, "10.9.0.1".parse().expect("an address"), 25_000, 35_000);
+        let placement = Placement {
+            cores: vec![0],
+            control_cores: vec![1],
+            address: "10.9.0.1".parse().expect("an address"),
+            media: "10.8.0.1".parse().expect("an address"),
+            netns: None,
+            tcp_port: 25_000,
+            udp_port: 35_000,
+        };
+        let [core, _, websockets] = files("/tmp/x", 2, &placement);
         for expected in [
             "event_loops = 2",
             "rtp_port_range = \"35000-50000\"",
-            "ice_enforce_list = \"10.9.0.1\"",
+            "ice_enforce_list = \"10.8.0.1\"",
             "configs_folder = \"/tmp/x\"",
         ] {
             assert!(core.1.contains(expected), "{expected}\n{}", core.1);
