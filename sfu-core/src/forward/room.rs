@@ -185,6 +185,8 @@ pub struct Publication {
     pub generation: u32,
     /// Its m-lines.
     pub tracks: PerKind<Track>,
+    /// Whether a subscriber may ask for audio again. Browsers do not, and a packet kept for nobody costs a whole slot.
+    pub audio_resends: bool,
     /// Who gets it.
     pub subscriptions: Vec<u32>,
     /// Packets received since the last drain.

@@ -221,6 +221,7 @@ impl Shard {
                     transport: peer,
                     generation: 0,
                     tracks: built,
+                    audio_resends: false,
                     subscriptions: Vec::new(),
                     pending: PendingList::default(),
                     frames: FrameClock::default(),
@@ -322,7 +323,10 @@ impl Shard {
             egress,
             accepted,
         }) as u32;
-        self.publications[publication as usize].subscriptions.push(index);
+        let publication_of = &mut self.publications[publication as usize];
+        publication_of.subscriptions.push(index);
+        publication_of.audio_resends |=
+            tracks.iter().any(|track| track.kind == MediaKind::Audio && track.feedback.nack);
         self.peers[peer as usize].sent_ssrcs = sent_ssrcs;
         self.peers[peer as usize].subscriptions.push(index);
         self.rooms[room as usize].subscriptions.insert(id.into(), index);

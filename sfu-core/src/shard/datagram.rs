@@ -140,16 +140,18 @@ impl Shard {
         Ok(Slot::Kept)
     }
 
-    /// Puts the packet into its layer's resend cache, unless receive slots are short: live media comes first.
+    /// Puts the packet into its layer's resend cache, unless nobody will ask for it or receive slots are short: live media
+    /// comes first.
     fn keep_for_resending(&mut self, pool: &mut RxPool, target: Target, packet: Pending) {
-        if packet.payload_len == 0 {
+        let publication = &mut self.publications[target.publication as usize];
+        if packet.payload_len == 0 || (target.kind == MediaKind::Audio && !publication.audio_resends) {
             return;
         }
         if pool.free() < pool.capacity() / 8 {
             self.counters.cache_skipped += 1;
             return;
         }
-        let track = self.publications[target.publication as usize].tracks.get_mut(target.kind);
+        let track = publication.tracks.get_mut(target.kind);
         let track = track.expect("the packet was received on this track");
         pool.retain(packet.slot);
         let cached = CachedPacket {

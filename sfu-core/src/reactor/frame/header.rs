@@ -204,7 +204,7 @@ mod tests {
         assert_eq!((header[0], header[1], host(2), host(4), host(6), host(8)), (1, 5, 62, 1140, 54, 6));
         assert_eq!(header[22..24], [0x86, 0xDD]);
         assert_eq!(header[24..32], [0x60, 0, 0, 0, 0x0D, 0x64, 17, 64]);
-        assert_eq!((header[39], header[55]), (1, 2));
+        assert_eq!((header[47], header[63]), (1, 2));
         assert_eq!(header[68..70], [0x0D, 0x64]);
     }
 
