@@ -199,6 +199,9 @@ impl User {
             self.publish(&joined.id, &mut *participant).await.context("publishing")?;
         }
         // What was there before us counts from our joining, what comes later from its announcement.
+        for stream in joined.streams {
+            self.on_event(RoomEvent::StreamAdded(stream), &mut *participant, began).await?;
+        }
         while let Ok(event) = events.try_recv() {
             self.on_event(event, &mut *participant, began).await?;
         }

@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 
 use super::process::{Launch, Process, Scratch};
-use super::{Joined, Offer, Participant, PcKey, Placement, RoomEvent, StreamRef, Target};
+use super::{Joined, Offer, Participant, PcKey, Placement, StreamRef, Target};
 use socket::{NO_SUCH_FEED, Refused, Session, publishers_of};
 
 /// How long a started Janus may take until it takes sessions.
@@ -172,11 +172,8 @@ impl Target for Janus {
         let body = json!({ "request": "join", "ptype": "publisher", "room": room, "display": name });
         let (data, _) = session.message(handle, body, None).await?;
         let id = data["id"].as_u64().with_context(|| format!("no id in {data}"))?.to_string();
-        for stream in publishers_of(&data) {
-            session.announce(RoomEvent::StreamAdded(stream)).await?;
-        }
         let user = User { session, handle, room, subscriptions: HashMap::new() };
-        Ok(Joined { id, participant: Box::new(user), events })
+        Ok(Joined { id, streams: publishers_of(&data), participant: Box::new(user), events })
     }
 
     async fn close_room(&self, room: &str) -> Result<()> {

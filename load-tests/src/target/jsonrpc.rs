@@ -30,7 +30,6 @@ struct Call {
 /// The writing end; the reading end is the queue of events.
 pub(crate) struct Socket {
     calls: mpsc::Sender<Call>,
-    events: mpsc::Sender<RoomEvent>,
 }
 
 impl Socket {
@@ -47,10 +46,9 @@ impl Socket {
             connect.context("no WebSocket in time")?.with_context(|| format!("WebSocket {url}"))?;
         let (calls, queue) = mpsc::channel(REQUEST_QUEUE);
         let (events, receiver) = mpsc::channel(EVENT_QUEUE);
-        let pump =
-            Pump { stream, queue, events: events.clone(), translate, waiting: HashMap::new(), next: 0 };
+        let pump = Pump { stream, queue, events, translate, waiting: HashMap::new(), next: 0 };
         tokio::spawn(pump.run());
-        Ok((Socket { calls, events }, receiver))
+        Ok((Socket { calls }, receiver))
     }
 
     /// Sends a request and waits for its result.
@@ -67,11 +65,6 @@ impl Socket {
             .with_context(|| format!("{method}: the socket was closed"))?;
         anyhow::ensure!(reply.get("error").is_none(), "{method}: {}", reply["error"]);
         Ok(reply["result"].take())
-    }
-
-    /// Puts an event before those that are still to come.
-    pub(crate) async fn announce(&self, event: RoomEvent) -> Result<()> {
-        self.events.send(event).await.ok().context("nobody listens")
     }
 }
 

@@ -81,7 +81,8 @@ impl LiveKit {
         let (mut socket, events) = Socket::connect(&url).await?;
         let joined = |reply| if let Reply::Joined(id) = reply { Some(id) } else { None };
         let id = socket.reply("joining", joined).await?;
-        Ok(Joined { id, participant: Box::new(User { socket }), events })
+        // Everybody else's are offered.
+        Ok(Joined { id, streams: Vec::new(), participant: Box::new(User { socket }), events })
     }
 
     async fn wait_ready(&mut self) -> Result<()> {

@@ -230,12 +230,8 @@ async fn join(token: &str, room: &str, name: &str) -> Result<Joined> {
     });
     let joined = socket.request("joinRoom", request).await?;
     let id = text(&joined, "id")?;
-    for other in joined["value"].as_array().into_iter().flatten() {
-        for stream in streams_of(other) {
-            socket.announce(RoomEvent::StreamAdded(stream)).await?;
-        }
-    }
-    Ok(Joined { id, participant: Box::new(User { socket }), events })
+    let streams = joined["value"].as_array().into_iter().flatten().flat_map(streams_of).collect();
+    Ok(Joined { id, streams, participant: Box::new(User { socket }), events })
 }
 
 /// Streams of a participant in `joinRoom`'s answer or in `participantPublished`.

@@ -49,7 +49,6 @@ struct Call {
 /// One session of one participant.
 pub(super) struct Session {
     calls: mpsc::Sender<Call>,
-    events: mpsc::Sender<RoomEvent>,
 }
 
 impl Session {
@@ -65,7 +64,7 @@ impl Session {
             connect.context("no WebSocket in time")?.with_context(|| format!("WebSocket {url}"))?;
         let (calls, queue) = mpsc::channel(REQUEST_QUEUE);
         let (events, receiver) = mpsc::channel(EVENT_QUEUE);
-        let session = Session { calls, events: events.clone() };
+        let session = Session { calls };
         tokio::spawn(Pump { stream, queue, events, session: None, waiting: HashMap::new(), next: 0 }.run());
         session.call(json!({ "janus": "create" })).await.context("creating a session")?;
         Ok((session, receiver))
@@ -99,11 +98,6 @@ impl Session {
             return Err(Refused { code, text: format!("videoroom {name}: {error}") }.into());
         }
         Ok((data, answer["jsep"]["sdp"].as_str().map(str::to_owned)))
-    }
-
-    /// Puts an event before those that are still to come.
-    pub(super) async fn announce(&self, event: RoomEvent) -> Result<()> {
-        self.events.send(event).await.ok().context("nobody listens")
     }
 
     /// Ends the session and all its handles.
