@@ -12,17 +12,16 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
-use super::process::{Launch, Process, Scratch};
+use super::process::{Launch, Process, Scratch, until_ready};
 use super::{Joined, Offer, Participant, PcKey, Placement, StreamRef, Target};
 use socket::{NO_SUCH_FEED, Refused, Session, publishers_of};
 
 /// How long a started Janus may take until it takes sessions.
 const READY_TIMEOUT: Duration = Duration::from_secs(15);
-const READY_INTERVAL: Duration = Duration::from_millis(100);
 /// Publishers that a room takes; more than any scenario has.
 const PUBLISHERS_MAX: u32 = 2_000;
 
@@ -32,12 +31,7 @@ pub(crate) struct Janus {
     url: String,
     loops: usize,
     version: Option<String>,
-    running: Option<Running>,
-}
-
-struct Running {
-    process: Process,
-    _scratch: Scratch,
+    running: Option<Process>,
 }
 
 impl Janus {
@@ -53,31 +47,6 @@ impl Janus {
         let (data, _) = session.message(handle, body, None).await?;
         let _ = session.destroy().await;
         Ok(data)
-    }
-
-    async fn wait_ready(&mut self) -> Result<()> {
-        let ready = async {
-            loop {
-                if let Some(running) = &mut self.running {
-                    running.process.check()?;
-                }
-                match Session::open(&self.url).await {
-                    Ok((session, _events)) => return session.destroy().await,
-                    Err(_) => tokio::time::sleep(READY_INTERVAL).await,
-                }
-            }
-        };
-        match tokio::time::timeout(READY_TIMEOUT, ready).await {
-            Ok(outcome) => outcome,
-            Err(_) => {
-                let tail = self.running.as_ref().map(|running| running.process.tail());
-                bail!(
-                    "janus takes no session after {} s: {}",
-                    READY_TIMEOUT.as_secs(),
-                    tail.unwrap_or_default()
-                )
-            }
-        }
     }
 }
 
@@ -130,28 +99,34 @@ impl Target for Janus {
         for (name, content) in files {
             std::fs::write(scratch.file(name), content).with_context(|| format!("writing {name}"))?;
         }
-        let process = Process::start(Launch {
+        let mut process = Process::start(Launch {
             program: &binary,
             arguments: vec![format!("--configs-folder={folder}"), "--disable-colors".into()],
             environment: Vec::new(),
             cores: &placement.cores,
             netns: placement.netns.as_deref(),
-            log: scratch.file("janus.log"),
+            scratch: &scratch,
+            log: "janus.log",
         })?;
         self.url = format!("ws://{}:{}", placement.address, placement.tcp_port);
-        self.running = Some(Running { process, _scratch: scratch });
-        self.wait_ready().await
+        let ready = until_ready(READY_TIMEOUT, &mut [&mut process], async || {
+            let (session, _events) = Session::open(&self.url).await?;
+            session.destroy().await
+        })
+        .await;
+        self.running = Some(process);
+        ready
     }
 
     async fn stop(&mut self) -> Result<()> {
-        if let Some(running) = self.running.take() {
-            running.process.stop().await;
+        if let Some(process) = self.running.take() {
+            process.stop().await;
         }
         Ok(())
     }
 
     fn media_pids(&self) -> Vec<u32> {
-        self.running.iter().map(|running| running.process.pid()).collect()
+        self.running.iter().map(Process::pid).collect()
     }
 
     async fn create_room(&self, name: &str) -> Result<String> {

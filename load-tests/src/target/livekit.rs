@@ -15,13 +15,13 @@ mod token;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use async_trait::async_trait;
 
 use self::pb::Writer;
 use self::socket::{Reply, Socket, description};
 use self::token::ApiKey;
-use super::process::{Launch, Process, Scratch, on_path};
+use super::process::{Launch, Process, Scratch, on_path, until_ready};
 use super::{Joined, Offer, Participant, PcKey, Placement, StreamRef, Target};
 use crate::clock;
 
@@ -29,7 +29,6 @@ const PROGRAM: &str = "livekit-server";
 /// Version of the client protocol: transceivers are used again, ICE-lite, fast start.
 const PROTOCOL: u32 = 9;
 const READY_TIMEOUT: Duration = Duration::from_secs(20);
-const READY_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Fields of `SignalRequest`.
 const OFFER: u32 = 1;
@@ -46,12 +45,7 @@ pub(crate) struct LiveKit {
     url: String,
     key: ApiKey,
     version: Option<String>,
-    running: Option<Running>,
-}
-
-struct Running {
-    process: Process,
-    _scratch: Scratch,
+    running: Option<Process>,
 }
 
 impl LiveKit {
@@ -83,31 +77,6 @@ impl LiveKit {
         let id = socket.reply("joining", joined).await?;
         // Everybody else's are offered.
         Ok(Joined { id, streams: Vec::new(), participant: Box::new(User { socket }), events })
-    }
-
-    async fn wait_ready(&mut self) -> Result<()> {
-        let ready = async {
-            loop {
-                if let Some(running) = &mut self.running {
-                    running.process.check()?;
-                }
-                match self.connect("ready", "ready", false).await {
-                    Ok(mut joined) => return joined.participant.leave().await,
-                    Err(_) => tokio::time::sleep(READY_INTERVAL).await,
-                }
-            }
-        };
-        match tokio::time::timeout(READY_TIMEOUT, ready).await {
-            Ok(outcome) => outcome,
-            Err(_) => {
-                let tail = self.running.as_ref().map(|running| running.process.tail());
-                bail!(
-                    "{PROGRAM} takes nobody after {} s: {}",
-                    READY_TIMEOUT.as_secs(),
-                    tail.unwrap_or_default()
-                )
-            }
-        }
     }
 }
 
@@ -143,28 +112,33 @@ impl Target for LiveKit {
         let config = config::yaml(&self.key, placement);
         let file = scratch.file("livekit.yaml");
         std::fs::write(&file, config).context("writing livekit.yaml")?;
-        let process = Process::start(Launch {
+        let mut process = Process::start(Launch {
             program: &binary,
             arguments: vec!["--config".into(), file.display().to_string()],
             environment: Vec::new(),
             cores: &placement.cores,
             netns: placement.netns.as_deref(),
-            log: scratch.file("livekit.log"),
+            scratch: &scratch,
+            log: "livekit.log",
         })?;
         self.url = format!("ws://{}:{}", placement.address, placement.tcp_port);
-        self.running = Some(Running { process, _scratch: scratch });
-        self.wait_ready().await
+        let ready = until_ready(READY_TIMEOUT, &mut [&mut process], async || {
+            self.connect("ready", "ready", false).await?.participant.leave().await
+        })
+        .await;
+        self.running = Some(process);
+        ready
     }
 
     async fn stop(&mut self) -> Result<()> {
-        if let Some(running) = self.running.take() {
-            running.process.stop().await;
+        if let Some(process) = self.running.take() {
+            process.stop().await;
         }
         Ok(())
     }
 
     fn media_pids(&self) -> Vec<u32> {
-        self.running.iter().map(|running| running.process.pid()).collect()
+        self.running.iter().map(Process::pid).collect()
     }
 
     /// LiveKit makes a room when somebody joins it.

@@ -5,9 +5,9 @@
 //! trickles waits for them, or sends [`RoomEvent::Candidate`].
 
 pub(crate) mod janus;
-pub(crate) mod jsonrpc;
 pub(crate) mod livekit;
 pub(crate) mod process;
+pub(crate) mod websocket;
 pub(crate) mod weir;
 
 use std::net::IpAddr;
