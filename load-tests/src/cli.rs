@@ -60,9 +60,16 @@ pub(crate) struct RunOptions {
     /// What is measured.
     #[arg(long, value_enum, default_value = "weir")]
     pub(crate) target: TargetKind,
-    /// A server that runs already; without it the target is started, pinned, measured and stopped.
+    /// A server that runs already (Weir: http or https; others: ws or wss); without it the target is started, pinned,
+    /// measured and stopped.
     #[arg(long)]
     pub(crate) url: Option<String>,
+    /// PEM file with the CA, or the self-signed certificate, of the server at --url; the platform's CAs when not given.
+    #[arg(long, requires = "url", conflicts_with = "insecure")]
+    pub(crate) ca: Option<PathBuf>,
+    /// Takes any certificate of the server at --url.
+    #[arg(long, requires = "url")]
+    pub(crate) insecure: bool,
     /// Secret of the server at --url.
     #[arg(long, env = "OPENVIDU_SECRET", default_value = "MY_SECRET", hide_env_values = true)]
     pub(crate) secret: String,

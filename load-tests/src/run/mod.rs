@@ -23,6 +23,7 @@ use crate::report::{self};
 use crate::scenario::Scenario;
 use crate::target::janus::Janus;
 use crate::target::livekit::LiveKit;
+use crate::target::tls::Trust;
 use crate::target::weir::Weir;
 use crate::target::{Placement, Target};
 use crate::{clock, host};
@@ -62,14 +63,24 @@ impl Choice {
         }
     }
 
-    fn make(self, options: &RunOptions) -> Result<Box<dyn Target>> {
+    fn make(self, options: &RunOptions, trust: &Trust) -> Result<Box<dyn Target>> {
+        let (url, trust) = (options.url.clone(), trust.clone());
         Ok(match self.kind {
-            TargetKind::Weir => {
-                Box::new(Weir::new(options.url.clone(), options.secret.clone(), self.reactor))
-            }
-            TargetKind::Janus => Box::new(Janus::new(options.url.clone())),
-            TargetKind::Livekit => Box::new(LiveKit::new(options.url.clone(), &options.secret)?),
+            TargetKind::Weir => Box::new(Weir::new(url, options.secret.clone(), self.reactor, trust)),
+            TargetKind::Janus => Box::new(Janus::new(url, trust)),
+            TargetKind::Livekit => Box::new(LiveKit::new(url, &options.secret, trust)?),
         })
+    }
+
+    /// Whether a server of this kind can be at `url`.
+    fn check_url(self, url: &str) -> Result<()> {
+        let schemes = match self.kind {
+            TargetKind::Weir => ["http://", "https://"],
+            TargetKind::Janus | TargetKind::Livekit => ["ws://", "wss://"],
+        };
+        let fits = schemes.iter().any(|scheme| url.starts_with(scheme));
+        anyhow::ensure!(fits, "--url {url}: {} is at {} or {}", self.name(), schemes[0], schemes[1]);
+        Ok(())
     }
 
     fn model(self) -> model::Target {
@@ -85,20 +96,33 @@ impl Choice {
 pub(crate) fn command(options: &RunOptions) -> Result<()> {
     let scenario = Scenario::load(&options.scenario)?;
     let choices = choices(options)?;
+    let trust = trust(options)?;
     if options.nice != 0 {
         host::set_nice(options.nice)?;
     }
-    let report = turn::block_on(measure_all(options, &scenario, &choices))?;
+    let report = turn::block_on(measure_all(options, &scenario, &choices, &trust))?;
     report::deliver(&report, options.json.as_deref(), options.html.as_deref())?;
     let measured = report.turns.iter().any(|turn| !turn.steps.is_empty());
     anyhow::ensure!(measured, "nothing could be measured");
     Ok(())
 }
 
+/// Whose certificates are taken; targets that are started here have none.
+fn trust(options: &RunOptions) -> Result<Trust> {
+    match (&options.url, &options.ca, options.insecure) {
+        (None, ..) => Trust::nobody(),
+        (_, Some(file), _) => Trust::file(file),
+        (_, None, true) => Trust::anybody(),
+        (_, None, false) => Trust::platform(),
+    }
+}
+
 /// Targets in the order in which they run, rounds included.
 fn choices(options: &RunOptions) -> Result<Vec<(Choice, u32)>> {
     if options.turns.is_empty() {
-        return Ok(vec![(Choice { kind: options.target, reactor: options.reactor }, 1)]);
+        let choice = Choice { kind: options.target, reactor: options.reactor };
+        options.url.as_deref().map_or(Ok(()), |url| choice.check_url(url))?;
+        return Ok(vec![(choice, 1)]);
     }
     anyhow::ensure!(options.url.is_none(), "--turns starts its targets: it does not go with --url");
     let named: Vec<Choice> = options.turns.iter().map(|text| Choice::parse(text)).collect::<Result<_>>()?;
@@ -110,7 +134,12 @@ fn choices(options: &RunOptions) -> Result<Vec<(Choice, u32)>> {
     Ok((0..all.len()).map(|index| (all[index], round(index))).collect())
 }
 
-async fn measure_all(options: &RunOptions, scenario: &Scenario, choices: &[(Choice, u32)]) -> Result<Report> {
+async fn measure_all(
+    options: &RunOptions,
+    scenario: &Scenario,
+    choices: &[(Choice, u32)],
+    trust: &Trust,
+) -> Result<Report> {
     let files = host::raise_file_limit()?;
     anyhow::ensure!(files > 1_000, "only {files} open files are allowed: raise the limit (ulimit -n)");
     host::pin_this_thread(&options.generator_cores);
@@ -135,7 +164,7 @@ async fn measure_all(options: &RunOptions, scenario: &Scenario, choices: &[(Choi
     let mut report = head(options, scenario, &clip);
     let end = clock::now() + Duration::from_secs(u64::from(options.max_secs));
     for (index, (choice, round)) in choices.iter().enumerate() {
-        let target = match choice.make(options) {
+        let target = match choice.make(options, trust) {
             Ok(target) => target,
             Err(error) => {
                 report.skipped.push(format!("{error:#}"));
@@ -253,6 +282,25 @@ mod tests {
         );
         assert!(choices(&options(&["--turns", "weir:fast"])).is_err());
         assert!(choices(&options(&["--turns", "weir", "--url", "http://x"])).is_err());
+    }
+
+    #[test]
+    fn each_kind_of_server_has_its_addresses() {
+        let check = |target, url| choices(&options(&["--target", target, "--url", url]));
+        for (target, url) in
+            [("weir", "http://x"), ("weir", "https://x"), ("janus", "ws://x"), ("livekit", "wss://x")]
+        {
+            check(target, url).unwrap();
+        }
+        for (target, url) in [("weir", "wss://x"), ("weir", "x:4443"), ("janus", "https://x")] {
+            let error = check(target, url).unwrap_err().to_string();
+            assert!(error.contains(url) && error.contains("s://"), "{error}");
+        }
+        let parse =
+            |arguments: &[&str]| Cli::try_parse_from(["load-tests", "run", "7-to-7"].iter().chain(arguments));
+        assert!(parse(&["--url", "https://x", "--insecure"]).is_ok());
+        assert!(parse(&["--url", "https://x", "--insecure", "--ca", "x.pem"]).is_err());
+        assert!(parse(&["--insecure"]).is_err() && parse(&["--ca", "x.pem"]).is_err());
     }
 
     #[test]

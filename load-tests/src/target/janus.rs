@@ -17,6 +17,7 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 
 use super::process::{Launch, Process, Scratch, until_ready};
+use super::tls::Trust;
 use super::{Joined, Offer, Participant, PcKey, Placement, StreamRef, Target};
 use socket::{NO_SUCH_FEED, Refused, Session, publishers_of};
 
@@ -29,20 +30,21 @@ const PUBLISHERS_MAX: u32 = 2_000;
 pub(crate) struct Janus {
     /// WebSocket address.
     url: String,
+    trust: Trust,
     loops: usize,
     version: Option<String>,
     running: Option<Process>,
 }
 
 impl Janus {
-    /// `url`: `ws://` address of a server that runs already; else [`Target::start`] starts one.
-    pub(crate) fn new(url: Option<String>) -> Janus {
-        Janus { url: url.unwrap_or_default(), loops: 0, version: None, running: None }
+    /// `url`: `ws://` or `wss://` address of a server that runs already; else [`Target::start`] starts one.
+    pub(crate) fn new(url: Option<String>, trust: Trust) -> Janus {
+        Janus { url: url.unwrap_or_default(), trust, loops: 0, version: None, running: None }
     }
 
     /// A room's requests go through a handle in nobody's name.
     async fn control(&self, body: Value) -> Result<Value> {
-        let (session, _events) = Session::open(&self.url).await?;
+        let (session, _events) = Session::open(&self.url, &self.trust).await?;
         let handle = session.attach().await?;
         let (data, _) = session.message(handle, body, None).await?;
         let _ = session.destroy().await;
@@ -110,7 +112,7 @@ impl Target for Janus {
         })?;
         self.url = format!("ws://{}:{}", placement.address, placement.tcp_port);
         let ready = until_ready(READY_TIMEOUT, &mut [&mut process], async || {
-            let (session, _events) = Session::open(&self.url).await?;
+            let (session, _events) = Session::open(&self.url, &self.trust).await?;
             session.destroy().await
         })
         .await;
@@ -140,7 +142,7 @@ impl Target for Janus {
     }
 
     async fn join(&self, room: &str, name: &str, _publishes: bool) -> Result<Joined> {
-        let (session, events) = Session::open(&self.url).await?;
+        let (session, events) = Session::open(&self.url, &self.trust).await?;
         let handle = session.attach().await?;
         let room: u64 = room.parse().context("a room's number")?;
         // Who does not publish joins like this too: only a publisher's handle is told of the others.
@@ -219,7 +221,7 @@ mod tests {
             eprintln!("skipped: no janus on the path");
             return;
         }
-        let mut janus = Janus::new(None);
+        let mut janus = Janus::new(None, Trust::nobody().unwrap());
         crate::target::testing::two_users_see_each_other(&mut janus, 25_100, 35_000).await;
         assert!(janus.version().is_some());
     }

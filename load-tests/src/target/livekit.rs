@@ -22,6 +22,7 @@ use self::pb::Writer;
 use self::socket::{Reply, Socket, description};
 use self::token::ApiKey;
 use super::process::{Launch, Process, Scratch, on_path, until_ready};
+use super::tls::Trust;
 use super::{Joined, Offer, Participant, PcKey, Placement, StreamRef, Target};
 use crate::clock;
 
@@ -43,18 +44,19 @@ const VIDEO: (u64, u64) = (1, 1);
 pub(crate) struct LiveKit {
     /// `ws://` address.
     url: String,
+    trust: Trust,
     key: ApiKey,
     version: Option<String>,
     running: Option<Process>,
 }
 
 impl LiveKit {
-    /// `url`: `ws://` address of a server that runs already, with `secret` as "KEY:SECRET" of its configuration; else
+    /// `url`: `ws://` or `wss://` address of a server that runs already, with `secret` as "KEY:SECRET" of its configuration; else
     /// [`Target::start`] starts one with a pair of its own.
     ///
     /// # Errors
     /// When there is neither an address nor a `livekit-server` on the path, or the secret is no pair.
-    pub(crate) fn new(url: Option<String>, secret: &str) -> Result<LiveKit> {
+    pub(crate) fn new(url: Option<String>, secret: &str, trust: Trust) -> Result<LiveKit> {
         let key = match &url {
             Some(_) => {
                 let (name, secret) =
@@ -66,13 +68,13 @@ impl LiveKit {
                 ApiKey { name: "load".into(), secret: format!("{:032x}", rand::random::<u128>()) }
             }
         };
-        Ok(LiveKit { url: url.unwrap_or_default(), key, version: None, running: None })
+        Ok(LiveKit { url: url.unwrap_or_default(), trust, key, version: None, running: None })
     }
 
     async fn connect(&self, room: &str, name: &str, publishes: bool) -> Result<Joined> {
         let token = self.key.join(room, name, publishes, clock::wall_ns() / 1_000_000_000);
         let url = format!("{}/rtc?access_token={token}&protocol={PROTOCOL}&auto_subscribe=1", self.url);
-        let (mut socket, events) = Socket::connect(&url).await?;
+        let (mut socket, events) = Socket::connect(&url, &self.trust).await?;
         let joined = |reply| if let Reply::Joined(id) = reply { Some(id) } else { None };
         let id = socket.reply("joining", joined).await?;
         // Everybody else's are offered.
@@ -226,8 +228,10 @@ mod tests {
 
     #[test]
     fn a_running_server_needs_a_pair() {
-        let error = LiveKit::new(Some("ws://x".into()), "MY_SECRET").err().map(|error| error.to_string());
+        let new =
+            |secret| LiveKit::new(Some("ws://x".into()), secret, Trust::nobody().expect("a configuration"));
+        let error = new("MY_SECRET").err().map(|error| error.to_string());
         assert!(error.is_some_and(|text| text.contains("KEY:SECRET")));
-        assert!(LiveKit::new(Some("ws://x".into()), "key:secret").is_ok());
+        assert!(new("key:secret").is_ok());
     }
 }

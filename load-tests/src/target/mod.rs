@@ -7,6 +7,7 @@
 pub(crate) mod janus;
 pub(crate) mod livekit;
 pub(crate) mod process;
+pub(crate) mod tls;
 pub(crate) mod websocket;
 pub(crate) mod weir;
 

@@ -14,33 +14,57 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+use tokio_tungstenite::tungstenite::http::Uri;
+use tokio_tungstenite::{WebSocketStream, client_async};
 
+use super::tls::{Trust, explained};
 use super::{EVENT_QUEUE, REQUEST_TIMEOUT, RoomEvent};
 
 /// Requests that may wait to be written.
 const REQUEST_QUEUE: usize = 64;
 
 /// A connected WebSocket.
-pub(crate) type Stream = WebSocketStream<MaybeTlsStream<TcpStream>>;
+pub(crate) type Stream = WebSocketStream<Box<dyn Transport>>;
 
-/// Connects.
+/// TCP with or without TLS.
+pub(crate) trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Transport for T {}
+
+/// Connects, to a `wss://` address with TLS.
 ///
 /// # Errors
 /// When there is no WebSocket in time; the text names the server, not the query, which may hold a token.
-pub(crate) async fn connect(request: impl IntoClientRequest) -> Result<Stream> {
+pub(crate) async fn connect(request: impl IntoClientRequest, trust: &Trust) -> Result<Stream> {
     let request = request.into_client_request().context("a WebSocket's address")?;
-    let uri = request.uri();
-    let server =
-        format!("WebSocket {}://{}", uri.scheme_str().unwrap_or_default(), uri.host().unwrap_or_default());
-    let connect = tokio::time::timeout(REQUEST_TIMEOUT, tokio_tungstenite::connect_async(request)).await;
-    let (stream, _) =
-        connect.context("no answer in time").and_then(|outcome| Ok(outcome?)).context(server)?;
-    Ok(stream)
+    let uri = request.uri().clone();
+    let connecting = async {
+        let transport = transport(&uri, trust).await?;
+        Ok(client_async(request, transport).await?.0)
+    };
+    let outcome = tokio::time::timeout(REQUEST_TIMEOUT, connecting).await;
+    outcome.context("no answer in time").flatten().map_err(|error| {
+        let (scheme, authority) = (uri.scheme_str(), uri.authority().map(|authority| authority.as_str()));
+        let server = format!("{}://{}", scheme.unwrap_or_default(), authority.unwrap_or_default());
+        explained(error.context(format!("WebSocket {server}")))
+    })
+}
+
+async fn transport(uri: &Uri, trust: &Trust) -> Result<Box<dyn Transport>> {
+    let with_tls = match uri.scheme_str() {
+        Some("ws") => false,
+        Some("wss") => true,
+        _ => bail!("neither ws:// nor wss://"),
+    };
+    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+    let port = uri.port_u16().unwrap_or(if with_tls { 443 } else { 80 });
+    let stream = TcpStream::connect((host, port)).await?;
+    Ok(if with_tls { Box::new(trust.handshake(host, stream).await?) } else { Box::new(stream) })
 }
 
 /// What the messages of a server look like.
@@ -229,7 +253,8 @@ mod tests {
             stream.close(None).await.unwrap();
             ping
         });
-        let (caller, mut events) = Caller::serve(connect(&url).await.unwrap(), Plain(0));
+        let (caller, mut events) =
+            Caller::serve(connect(&url, &Trust::nobody().unwrap()).await.unwrap(), Plain(0));
         let (first, second) = tokio::join!(caller.call(json!({ "q": 1 })), caller.call(json!({ "q": 2 })));
         assert_eq!((&first.unwrap()["q"], &second.unwrap()["q"]), (&json!(1), &json!(2)));
         assert!(matches!(events.recv().await, Some(RoomEvent::Candidate(_, text)) if text == "between"));
@@ -240,8 +265,9 @@ mod tests {
 
     #[tokio::test]
     async fn an_error_names_the_server_and_no_token() {
-        let error = connect("ws://127.0.0.1:1/rtc?access_token=SECRET").await.unwrap_err();
+        let error = connect("ws://127.0.0.1:1/rtc?access_token=SECRET", &Trust::nobody().unwrap()).await;
+        let error = error.err().expect("nobody is there");
         let text = format!("{error:#}");
-        assert!(text.contains("ws://127.0.0.1") && !text.contains("SECRET"), "{text}");
+        assert!(text.contains("ws://127.0.0.1:1") && !text.contains("SECRET"), "{text}");
     }
 }

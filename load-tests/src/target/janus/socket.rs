@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 
+use crate::target::tls::Trust;
 use crate::target::websocket::{Caller, Dialect, connect};
 use crate::target::{RoomEvent, StreamRef};
 
@@ -42,10 +43,10 @@ impl Session {
     ///
     /// # Errors
     /// When there is no Janus at `url`.
-    pub(super) async fn open(url: &str) -> Result<(Session, mpsc::Receiver<RoomEvent>)> {
+    pub(super) async fn open(url: &str, trust: &Trust) -> Result<(Session, mpsc::Receiver<RoomEvent>)> {
         let mut request = url.into_client_request().with_context(|| format!("WebSocket {url}"))?;
         request.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static("janus-protocol"));
-        let (caller, events) = Caller::serve(connect(request).await?, Transactions { session: None });
+        let (caller, events) = Caller::serve(connect(request, trust).await?, Transactions { session: None });
         let session = Session { caller };
         session.call(json!({ "janus": "create" })).await.context("creating a session")?;
         Ok((session, events))

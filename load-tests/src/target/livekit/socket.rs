@@ -15,6 +15,7 @@ use tokio_tungstenite::tungstenite::Message as Frame;
 
 use super::pb::{Message, Writer};
 use crate::clock;
+use crate::target::tls::Trust;
 use crate::target::websocket::{Stream, connect};
 use crate::target::{EVENT_QUEUE, Offer, REQUEST_TIMEOUT, RoomEvent};
 
@@ -48,8 +49,8 @@ pub(super) struct Socket {
 
 impl Socket {
     /// Connects; the first reply is [`Reply::Joined`].
-    pub(super) async fn connect(url: &str) -> Result<(Socket, mpsc::Receiver<RoomEvent>)> {
-        let stream = connect(url).await?;
+    pub(super) async fn connect(url: &str, trust: &Trust) -> Result<(Socket, mpsc::Receiver<RoomEvent>)> {
+        let stream = connect(url, trust).await?;
         let (requests, queue) = mpsc::channel(QUEUE);
         let (reply, replies) = mpsc::channel(QUEUE);
         let (events, receiver) = mpsc::channel(EVENT_QUEUE);

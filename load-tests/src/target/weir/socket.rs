@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
+use crate::target::tls::Trust;
 use crate::target::websocket::{Caller, Dialect, connect};
 use crate::target::{RoomEvent, StreamRef};
 
@@ -19,8 +20,8 @@ impl Socket {
     ///
     /// # Errors
     /// When there is no WebSocket at `url`.
-    pub(super) async fn connect(url: &str) -> Result<(Socket, mpsc::Receiver<RoomEvent>)> {
-        let (caller, events) = Caller::serve(connect(url).await?, JsonRpc { pinged: false });
+    pub(super) async fn connect(url: &str, trust: &Trust) -> Result<(Socket, mpsc::Receiver<RoomEvent>)> {
+        let (caller, events) = Caller::serve(connect(url, trust).await?, JsonRpc { pinged: false });
         Ok((Socket { caller }, events))
     }
 
