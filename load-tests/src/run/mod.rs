@@ -1,5 +1,7 @@
 //! Runs: which targets in which turns, and the report of it all.
 
+#[cfg(test)]
+mod fake;
 mod measure;
 mod netns;
 mod ramp;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use futures_util::future::join_all;
 
 use super::measure::{self, Broken, Doubts, Meters};
 use super::netns::Netns;
@@ -211,7 +212,7 @@ impl Running<'_> {
     async fn resize(&mut self, wanted: u32) -> Result<Option<Stop>> {
         while self.sessions.len() > wanted as usize {
             if let Some(session) = self.sessions.pop() {
-                session.close().await?;
+                session.close().await;
             }
         }
         let scenario = self.plan.scenario;
@@ -316,12 +317,7 @@ impl Running<'_> {
 
     /// Everybody leaves, the target ends.
     async fn end(mut self) {
-        for session in self.sessions.drain(..) {
-            let closed = tokio::time::timeout(RELEASE_TIMEOUT, session.close()).await;
-            if closed.is_err() {
-                break;
-            }
-        }
+        join_all(self.sessions.drain(..).map(Session::close)).await;
         if !self.plan.ours {
             return;
         }

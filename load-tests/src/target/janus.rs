@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use super::process::{Launch, Process, Scratch, until_ready};
 use super::tls::Trust;
 use super::{Joined, Offer, Participant, PcKey, Placement, StreamRef, Target};
-use socket::{NO_SUCH_FEED, Refused, Session, publishers_of};
+use socket::{Session, publishers_of};
 
 /// How long a started Janus may take until it takes sessions.
 const READY_TIMEOUT: Duration = Duration::from_secs(15);
@@ -184,11 +184,7 @@ impl Participant for User {
         let body = json!({
             "request": "join", "ptype": "subscriber", "room": self.room, "streams": [{ "feed": feed }],
         });
-        let (_, sdp) = match self.session.message(handle, body, None).await {
-            // The publisher left while we were asking.
-            Err(error) if is_refused(&error, NO_SUCH_FEED) => return Ok(None),
-            outcome => outcome?,
-        };
+        let (_, sdp) = self.session.message(handle, body, None).await?;
         self.subscriptions.insert(stream.id.clone(), handle);
         Ok(Some(Offer { pc: stream.id.clone(), sdp: sdp.context("no offer came")? }))
     }
@@ -204,10 +200,6 @@ impl Participant for User {
         self.session.message(self.handle, json!({ "request": "leave" }), None).await?;
         self.session.destroy().await
     }
-}
-
-fn is_refused(error: &anyhow::Error, code: u64) -> bool {
-    error.downcast_ref::<Refused>().is_some_and(|refused| refused.code == code)
 }
 
 #[cfg(test)]

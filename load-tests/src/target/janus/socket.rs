@@ -14,25 +14,6 @@ use crate::target::tls::Trust;
 use crate::target::websocket::{Caller, Dialect, connect};
 use crate::target::{RoomEvent, StreamRef};
 
-/// The videoroom's code for a feed that is not there, or not any more.
-pub(super) const NO_SUCH_FEED: u64 = 428;
-
-/// The videoroom said no.
-#[derive(Debug)]
-pub(super) struct Refused {
-    /// Its number for the reason.
-    pub(super) code: u64,
-    text: String,
-}
-
-impl std::fmt::Display for Refused {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.text)
-    }
-}
-
-impl std::error::Error for Refused {}
-
 /// One session of one participant.
 pub(super) struct Session {
     caller: Caller,
@@ -76,8 +57,7 @@ impl Session {
         let mut answer = self.call(message).await.with_context(|| format!("videoroom {name}"))?;
         let data = answer["plugindata"]["data"].take();
         if let Some(error) = data["error"].as_str() {
-            let code = data["error_code"].as_u64().unwrap_or(0);
-            return Err(Refused { code, text: format!("videoroom {name}: {error}") }.into());
+            bail!("videoroom {name}: {error}");
         }
         Ok((data, answer["jsep"]["sdp"].as_str().map(str::to_owned)))
     }
