@@ -74,12 +74,12 @@ pub(crate) struct RunOptions {
     #[arg(long, env = "OPENVIDU_SECRET", default_value = "MY_SECRET", hide_env_values = true)]
     pub(crate) secret: String,
     /// Numbers of sessions held one after the other; without it the ramp looks for the capacity by itself.
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) steps: Vec<u32>,
     /// Seconds that each step is measured.
     #[arg(long, default_value_t = 10)]
     pub(crate) secs: u32,
-    /// No step beyond this many sessions.
+    /// No step beyond this many sessions, unless --steps names it.
     #[arg(long, default_value_t = 400)]
     pub(crate) max_sessions: u32,
     /// The run ends after this many seconds, whatever was reached.

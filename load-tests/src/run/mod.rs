@@ -177,7 +177,7 @@ async fn measure_all(
         let share = end.saturating_duration_since(now) / (choices.len() - index) as u32;
         let plan = turn::Plan {
             scenario,
-            steps: if options.steps.is_empty() { scenario.steps.clone() } else { options.steps.clone() },
+            steps: steps(options, scenario),
             max_sessions: options.max_sessions,
             hold: Duration::from_secs(u64::from(options.secs.max(1))),
             witnesses: options.witnesses,
@@ -193,6 +193,16 @@ async fn measure_all(
     }
     progress.finish();
     Ok(report)
+}
+
+/// Numbers of sessions to be held: those of the command line, or the scenario's as far as they are allowed; none for the ramp.
+fn steps(options: &RunOptions, scenario: &Scenario) -> Vec<u32> {
+    if !options.steps.is_empty() || scenario.steps.is_empty() {
+        return options.steps.clone();
+    }
+    let most = options.max_sessions.max(1);
+    let allowed: Vec<u32> = scenario.steps.iter().copied().filter(|step| *step <= most).collect();
+    if allowed.is_empty() { vec![most] } else { allowed }
 }
 
 /// Addresses of the clients and of a target that is started here.
@@ -284,6 +294,20 @@ mod tests {
         );
         assert!(choices(&options(&["--turns", "weir:fast"])).is_err());
         assert!(choices(&options(&["--turns", "weir", "--url", "http://x"])).is_err());
+    }
+
+    #[test]
+    fn steps_are_the_command_lines_or_the_scenarios_or_the_ramps() {
+        let of =
+            |scenario, arguments: &[&str]| steps(&options(arguments), &Scenario::load(scenario).unwrap());
+        assert_eq!(of("churn", &[]), [5, 10, 20]);
+        assert_eq!(of("churn", &["--max-sessions", "12"]), [5, 10]);
+        assert_eq!(of("churn", &["--max-sessions", "2"]), [2]);
+        assert_eq!(of("churn", &["--max-sessions", "2", "--steps", "1,3"]), [1, 3]);
+        assert_eq!(of("1-to-2000", &[]), [1]);
+        assert_eq!(of("teaching", &[]), [0; 0]);
+        let zero = ["load-tests", "run", "7-to-7", "--steps", "1,0"];
+        assert!(Cli::try_parse_from(zero).is_err());
     }
 
     #[test]
