@@ -1,7 +1,8 @@
 //! A target without media: rooms and people, and what a test lets it say.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use async_trait::async_trait;
@@ -9,11 +10,14 @@ use tokio::sync::mpsc;
 
 use crate::target::{Joined, Offer, Participant, PcKey, Placement, RoomEvent, StreamRef, Target};
 
+/// How long it takes to refuse a publisher.
+const PUBLISHING: Duration = Duration::from_secs(2);
+
 /// Takes everybody into any room; there are no streams.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Fake {
-    people: Mutex<Vec<mpsc::Sender<RoomEvent>>>,
-    rooms: AtomicU32,
+    people: Arc<Mutex<Vec<mpsc::Sender<RoomEvent>>>>,
+    rooms: Arc<AtomicU32>,
 }
 
 impl Fake {
@@ -79,7 +83,8 @@ struct Person;
 #[async_trait]
 impl Participant for Person {
     async fn publish(&mut self, _offer: &str) -> Result<String> {
-        std::future::pending().await
+        tokio::time::sleep(PUBLISHING).await;
+        bail!("nothing can be published")
     }
 
     async fn subscribe(&mut self, stream: &StreamRef) -> Result<Option<Offer>> {
