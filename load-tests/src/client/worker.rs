@@ -159,8 +159,7 @@ impl Worker {
                 from: Some(delivery.from),
             };
             if let Err(error) = peer.deliver(train, now, now_ns, context) {
-                context.stats.failed += 1;
-                peer.fail(&error);
+                peer.fail(&error, &mut context.stats);
                 peers.remove(&key);
                 ports.remove(&delivery.port);
             }
