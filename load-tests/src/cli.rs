@@ -60,19 +60,26 @@ pub(crate) struct RunOptions {
     /// What is measured.
     #[arg(long, value_enum, default_value = "weir")]
     pub(crate) target: TargetKind,
-    /// A server that runs already; without it the target is started, pinned, measured and stopped.
+    /// A server that runs already (Weir: http or https; others: ws or wss); without it the target is started, pinned,
+    /// measured and stopped.
     #[arg(long)]
     pub(crate) url: Option<String>,
+    /// PEM file with the CA, or the self-signed certificate, of the server at --url; the platform's CAs when not given.
+    #[arg(long, requires = "url", conflicts_with = "insecure")]
+    pub(crate) ca: Option<PathBuf>,
+    /// Takes any certificate of the server at --url.
+    #[arg(long, requires = "url")]
+    pub(crate) insecure: bool,
     /// Secret of the server at --url.
     #[arg(long, env = "OPENVIDU_SECRET", default_value = "MY_SECRET", hide_env_values = true)]
     pub(crate) secret: String,
     /// Numbers of sessions held one after the other; without it the ramp looks for the capacity by itself.
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) steps: Vec<u32>,
     /// Seconds that each step is measured.
     #[arg(long, default_value_t = 10)]
     pub(crate) secs: u32,
-    /// No step beyond this many sessions.
+    /// No step beyond this many sessions, unless --steps names it.
     #[arg(long, default_value_t = 400)]
     pub(crate) max_sessions: u32,
     /// The run ends after this many seconds, whatever was reached.

@@ -34,6 +34,12 @@ pub(crate) struct Scenario {
     pub(crate) limits: Limits,
 }
 
+/// More than any server has in a room.
+const USERS_MAX: u32 = 10_000;
+/// People per second: slower is no storm, faster no clock of ours can time.
+const RATE_MIN: f64 = 0.1;
+const RATE_MAX: f64 = 10_000.0;
+
 fn one() -> u32 {
     1
 }
@@ -78,11 +84,18 @@ impl Scenario {
         Scenario::parse(&stem, &text).with_context(|| path.display().to_string())
     }
 
-    fn parse(name: &str, text: &str) -> Result<Scenario> {
+    pub(crate) fn parse(name: &str, text: &str) -> Result<Scenario> {
         let mut scenario: Scenario = toml::from_str(text)?;
         scenario.name = name.to_owned();
+        let users = scenario.publishers.max(scenario.listeners);
+        anyhow::ensure!(users <= USERS_MAX, "publishers, listeners: at most {USERS_MAX} each");
         anyhow::ensure!(scenario.publishers > 0, "publishers: at least one");
         anyhow::ensure!(scenario.users() > 1, "a session needs two users");
+        let joins = scenario.joins_per_s.is_none_or(|rate| (RATE_MIN..=RATE_MAX).contains(&rate));
+        anyhow::ensure!(joins, "joins_per_s: {RATE_MIN} to {RATE_MAX}");
+        let replaced = (0.0..=RATE_MAX).contains(&scenario.replaced_per_s);
+        anyhow::ensure!(replaced, "replaced_per_s: 0 to {RATE_MAX}");
+        anyhow::ensure!(!scenario.steps.contains(&0), "steps: at least one session each");
         Ok(scenario)
     }
 
@@ -127,11 +140,42 @@ mod tests {
     }
 
     #[test]
+    fn shipped_scenarios_are_what_they_say() {
+        let shape = |name: &str| {
+            let scenario = Scenario::load(name).unwrap();
+            (scenario.publishers, scenario.users(), scenario.subscriptions())
+        };
+        assert_eq!(shape("1-to-2000"), (1, 2_001, 2_000));
+        assert_eq!(shape("teaching"), (2, 30, 58));
+        assert_eq!(shape("3-to-20"), (3, 23, 66));
+        assert_eq!(shape("join-storm"), (2, 10, 18));
+        assert_eq!(shape("churn"), (7, 7, 42));
+        // Those with steps are through well before a run's time is over, their joining included.
+        for (name, joining_s) in [("1-to-2000", 11.0), ("join-storm", 10.0), ("churn", 0.0)] {
+            let scenario = Scenario::load(name).unwrap();
+            let people = scenario.users() * scenario.steps.last().expect("it has steps");
+            let joining = scenario.joins_per_s.map_or(0.0, |rate| f64::from(people) / rate);
+            assert!(joining <= joining_s, "{name}: {joining} s");
+        }
+        assert_eq!(Scenario::load("churn").unwrap().replaced_per_s, 2.0);
+    }
+
+    #[test]
     fn nonsense_is_refused_with_a_reason() {
-        let error = |text| format!("{:#}", Scenario::parse("x", text).expect_err("refused"));
+        let error = |text: &str| format!("{:#}", Scenario::parse("x", text).expect_err("refused"));
         assert!(error("about = \"\"\npublishers = 0\nlisteners = 4").contains("at least one"));
         assert!(error("about = \"\"\npublishers = 1").contains("two users"));
         assert!(error("about = \"\"\npublishers = 1\npublisher = 1").contains("publisher"));
+        for (line, key) in [
+            ("joins_per_s = 0.0", "joins_per_s"),
+            ("joins_per_s = inf", "joins_per_s"),
+            ("replaced_per_s = -1.0", "replaced_per_s"),
+            ("replaced_per_s = nan", "replaced_per_s"),
+            ("steps = [1, 0]", "steps"),
+            ("listeners = 4294967295", "listeners"),
+        ] {
+            assert!(error(&format!("about = \"\"\npublishers = 2\n{line}")).contains(key), "{line}");
+        }
         let missing = format!("{:#}", Scenario::load("9-to-9").expect_err("there is none"));
         assert!(missing.contains("7-to-7"), "{missing}");
     }

@@ -112,7 +112,7 @@ impl Dtls {
                     anyhow::ensure!(self.verified, "DTLS: keys without a certificate");
                     keys = Some((translate(profile)?, material.to_vec()));
                 }
-                Output::CloseNotify => anyhow::bail!("DTLS: closed by the server"),
+                Output::CloseNotify => return Err(ClosedByServer.into()),
                 Output::BufferTooSmall { needed } => anyhow::bail!("DTLS: a record of {needed} bytes"),
                 Output::Timeout(at) => {
                     self.next = at;
@@ -123,6 +123,18 @@ impl Dtls {
         }
     }
 }
+
+/// The server said goodbye (close_notify): what happens to a connection whose stream ended, or whose user left.
+#[derive(Debug)]
+pub(crate) struct ClosedByServer;
+
+impl std::fmt::Display for ClosedByServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("DTLS: closed by the server")
+    }
+}
+
+impl std::error::Error for ClosedByServer {}
 
 fn translate(profile: SrtpProfile) -> Result<Profile> {
     Ok(match profile {

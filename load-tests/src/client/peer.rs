@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::dtls::Identity;
+use super::dtls::{ClosedByServer, Identity};
 use super::ice::Credentials;
 use super::link::{Link, Outcome};
 use super::net::{Buffers, Socket, Train};
@@ -116,8 +116,7 @@ impl Peer {
         let outcome =
             self.receive(now, now_ns, context).and_then(|()| self.link.keep_alive(&self.socket, now));
         if let Err(error) = outcome {
-            context.stats.failed += 1;
-            self.fail(&error);
+            self.fail(&error, &mut context.stats);
             return Next::Failed;
         }
         if self.link.keys.is_none() {
@@ -139,8 +138,11 @@ impl Peer {
         }
     }
 
-    /// Tells whoever waits that it is over.
-    pub(crate) fn fail(&mut self, error: &anyhow::Error) {
+    /// Counts its end and tells whoever waits that it is over.
+    pub(crate) fn fail(&mut self, error: &anyhow::Error, stats: &mut Stats) {
+        let closed = error.is::<ClosedByServer>();
+        stats.closed += u64::from(closed);
+        stats.failed += u64::from(!closed);
         self.link.settle(Err(format!("{error:#}")));
     }
 

@@ -44,6 +44,8 @@ pub(crate) struct Stats {
     pub(crate) overflowed: u64,
     /// Peer connections that ended by themselves.
     pub(crate) failed: u64,
+    /// Peer connections that the server closed before we did.
+    pub(crate) closed: u64,
     /// Milliseconds by which the worker was behind its own timetable, worst case.
     pub(crate) late_ms: u64,
     /// One-way delay, us, of sampled packets.
@@ -82,6 +84,7 @@ impl Default for Stats {
             tracks: 0,
             overflowed: 0,
             failed: 0,
+            closed: 0,
             late_ms: 0,
             delay_us: histogram(),
             jitter_us: histogram(),
@@ -118,6 +121,7 @@ impl Stats {
             (&mut self.tracks, other.tracks),
             (&mut self.overflowed, other.overflowed),
             (&mut self.failed, other.failed),
+            (&mut self.closed, other.closed),
         ] {
             *own += others;
         }

@@ -190,8 +190,7 @@ impl Worker {
                 from: Some(delivery.from),
             };
             if let Err(error) = peer.deliver(train, now, now_ns, context) {
-                context.stats.failed += 1;
-                peer.fail(&error);
+                peer.fail(&error, &mut context.stats);
                 peers.remove(&key);
                 ports[usize::from(delivery.port)] = NOBODY;
             }

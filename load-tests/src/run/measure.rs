@@ -213,7 +213,10 @@ pub(crate) fn doubts(step: &Step, stats: &Stats, scenario: &Scenario, clip_rate:
             step.core_busy.len()
         ));
     }
+    // Where people leave, the server closes their connections and those to them, often before it is announced.
+    let closed = if scenario.replaced_per_s == 0.0 { stats.closed } else { 0 };
     for (count, what) in [
+        (closed, "connections were closed by the server"),
         (stats.auth_failed, "packets failed authentication"),
         (stats.corrupt, "frames that full clients put together were not what was sent"),
         (stats.unknown, "packets belonged to no stream"),
@@ -272,6 +275,16 @@ mod tests {
         let late = Stats { late_ms: 500, ..Stats::default() };
         let seen = doubts(&idle, &late, &scenario(), 140.0);
         assert!(seen.late && seen.full && !seen.foreign, "{seen:?}");
+    }
+
+    #[test]
+    fn connections_that_the_server_closes_are_doubtful_unless_people_leave() {
+        let stats = Stats { closed: 3, ..Stats::default() };
+        let warnings = |scenario: &str| {
+            doubts(&Step::default(), &stats, &Scenario::load(scenario).unwrap(), 140.0).warnings
+        };
+        assert!(warnings("7-to-7")[0].contains("3 connections were closed"));
+        assert!(warnings("churn").is_empty());
     }
 
     #[test]

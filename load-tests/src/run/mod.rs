@@ -1,5 +1,7 @@
 //! Runs: which targets in which turns, and the report of it all.
 
+#[cfg(test)]
+mod fake;
 mod measure;
 mod netns;
 mod ramp;
@@ -23,6 +25,7 @@ use crate::report::{self};
 use crate::scenario::Scenario;
 use crate::target::janus::Janus;
 use crate::target::livekit::LiveKit;
+use crate::target::tls::Trust;
 use crate::target::weir::Weir;
 use crate::target::{Placement, Target};
 use crate::{clock, host};
@@ -62,14 +65,24 @@ impl Choice {
         }
     }
 
-    fn make(self, options: &RunOptions) -> Result<Box<dyn Target>> {
+    fn make(self, options: &RunOptions, trust: &Trust) -> Result<Box<dyn Target>> {
+        let (url, trust) = (options.url.clone(), trust.clone());
         Ok(match self.kind {
-            TargetKind::Weir => {
-                Box::new(Weir::new(options.url.clone(), options.secret.clone(), self.reactor))
-            }
-            TargetKind::Janus => Box::new(Janus::new(options.url.clone())),
-            TargetKind::Livekit => Box::new(LiveKit::new(options.url.clone(), &options.secret)?),
+            TargetKind::Weir => Box::new(Weir::new(url, options.secret.clone(), self.reactor, trust)),
+            TargetKind::Janus => Box::new(Janus::new(url, trust)),
+            TargetKind::Livekit => Box::new(LiveKit::new(url, &options.secret, trust)?),
         })
+    }
+
+    /// Whether a server of this kind can be at `url`.
+    fn check_url(self, url: &str) -> Result<()> {
+        let schemes = match self.kind {
+            TargetKind::Weir => ["http://", "https://"],
+            TargetKind::Janus | TargetKind::Livekit => ["ws://", "wss://"],
+        };
+        let fits = schemes.iter().any(|scheme| url.starts_with(scheme));
+        anyhow::ensure!(fits, "--url {url}: {} is at {} or {}", self.name(), schemes[0], schemes[1]);
+        Ok(())
     }
 
     fn model(self) -> model::Target {
@@ -85,20 +98,33 @@ impl Choice {
 pub(crate) fn command(options: &RunOptions) -> Result<()> {
     let scenario = Scenario::load(&options.scenario)?;
     let choices = choices(options)?;
+    let trust = trust(options)?;
     if options.nice != 0 {
         host::set_nice(options.nice)?;
     }
-    let report = turn::block_on(measure_all(options, &scenario, &choices))?;
+    let report = turn::block_on(measure_all(options, &scenario, &choices, &trust))?;
     report::deliver(&report, options.json.as_deref(), options.html.as_deref())?;
     let measured = report.turns.iter().any(|turn| !turn.steps.is_empty());
     anyhow::ensure!(measured, "nothing could be measured");
     Ok(())
 }
 
+/// Whose certificates are taken; targets that are started here have none.
+fn trust(options: &RunOptions) -> Result<Trust> {
+    match (&options.url, &options.ca, options.insecure) {
+        (None, ..) => Trust::nobody(),
+        (_, Some(file), _) => Trust::file(file),
+        (_, None, true) => Trust::anybody(),
+        (_, None, false) => Trust::platform(),
+    }
+}
+
 /// Targets in the order in which they run, rounds included.
 fn choices(options: &RunOptions) -> Result<Vec<(Choice, u32)>> {
     if options.turns.is_empty() {
-        return Ok(vec![(Choice { kind: options.target, reactor: options.reactor }, 1)]);
+        let choice = Choice { kind: options.target, reactor: options.reactor };
+        options.url.as_deref().map_or(Ok(()), |url| choice.check_url(url))?;
+        return Ok(vec![(choice, 1)]);
     }
     anyhow::ensure!(options.url.is_none(), "--turns starts its targets: it does not go with --url");
     let named: Vec<Choice> = options.turns.iter().map(|text| Choice::parse(text)).collect::<Result<_>>()?;
@@ -110,7 +136,12 @@ fn choices(options: &RunOptions) -> Result<Vec<(Choice, u32)>> {
     Ok((0..all.len()).map(|index| (all[index], round(index))).collect())
 }
 
-async fn measure_all(options: &RunOptions, scenario: &Scenario, choices: &[(Choice, u32)]) -> Result<Report> {
+async fn measure_all(
+    options: &RunOptions,
+    scenario: &Scenario,
+    choices: &[(Choice, u32)],
+    trust: &Trust,
+) -> Result<Report> {
     let files = host::raise_file_limit()?;
     anyhow::ensure!(files > 1_000, "only {files} open files are allowed: raise the limit (ulimit -n)");
     host::pin_this_thread(&options.generator_cores);
@@ -135,7 +166,7 @@ async fn measure_all(options: &RunOptions, scenario: &Scenario, choices: &[(Choi
     let mut report = head(options, scenario, &clip);
     let end = clock::now() + Duration::from_secs(u64::from(options.max_secs));
     for (index, (choice, round)) in choices.iter().enumerate() {
-        let target = match choice.make(options) {
+        let target = match choice.make(options, trust) {
             Ok(target) => target,
             Err(error) => {
                 report.skipped.push(format!("{error:#}"));
@@ -146,7 +177,7 @@ async fn measure_all(options: &RunOptions, scenario: &Scenario, choices: &[(Choi
         let share = end.saturating_duration_since(now) / (choices.len() - index) as u32;
         let plan = turn::Plan {
             scenario,
-            steps: if options.steps.is_empty() { scenario.steps.clone() } else { options.steps.clone() },
+            steps: steps(options, scenario),
             max_sessions: options.max_sessions,
             hold: Duration::from_secs(u64::from(options.secs.max(1))),
             witnesses: options.witnesses,
@@ -162,6 +193,16 @@ async fn measure_all(options: &RunOptions, scenario: &Scenario, choices: &[(Choi
     }
     progress.finish();
     Ok(report)
+}
+
+/// Numbers of sessions to be held: those of the command line, or the scenario's as far as they are allowed; none for the ramp.
+fn steps(options: &RunOptions, scenario: &Scenario) -> Vec<u32> {
+    if !options.steps.is_empty() || scenario.steps.is_empty() {
+        return options.steps.clone();
+    }
+    let most = options.max_sessions.max(1);
+    let allowed: Vec<u32> = scenario.steps.iter().copied().filter(|step| *step <= most).collect();
+    if allowed.is_empty() { vec![most] } else { allowed }
 }
 
 /// Addresses of the clients and of a target that is started here.
@@ -253,6 +294,39 @@ mod tests {
         );
         assert!(choices(&options(&["--turns", "weir:fast"])).is_err());
         assert!(choices(&options(&["--turns", "weir", "--url", "http://x"])).is_err());
+    }
+
+    #[test]
+    fn steps_are_the_command_lines_or_the_scenarios_or_the_ramps() {
+        let of =
+            |scenario, arguments: &[&str]| steps(&options(arguments), &Scenario::load(scenario).unwrap());
+        assert_eq!(of("churn", &[]), [5, 10, 20]);
+        assert_eq!(of("churn", &["--max-sessions", "12"]), [5, 10]);
+        assert_eq!(of("churn", &["--max-sessions", "2"]), [2]);
+        assert_eq!(of("churn", &["--max-sessions", "2", "--steps", "1,3"]), [1, 3]);
+        assert_eq!(of("1-to-2000", &[]), [1]);
+        assert_eq!(of("teaching", &[]), [0; 0]);
+        let zero = ["load-tests", "run", "7-to-7", "--steps", "1,0"];
+        assert!(Cli::try_parse_from(zero).is_err());
+    }
+
+    #[test]
+    fn each_kind_of_server_has_its_addresses() {
+        let check = |target, url| choices(&options(&["--target", target, "--url", url]));
+        for (target, url) in
+            [("weir", "http://x"), ("weir", "https://x"), ("janus", "ws://x"), ("livekit", "wss://x")]
+        {
+            check(target, url).unwrap();
+        }
+        for (target, url) in [("weir", "wss://x"), ("weir", "x:4443"), ("janus", "https://x")] {
+            let error = check(target, url).unwrap_err().to_string();
+            assert!(error.contains(url) && error.contains("s://"), "{error}");
+        }
+        let parse =
+            |arguments: &[&str]| Cli::try_parse_from(["load-tests", "run", "7-to-7"].iter().chain(arguments));
+        assert!(parse(&["--url", "https://x", "--insecure"]).is_ok());
+        assert!(parse(&["--url", "https://x", "--insecure", "--ca", "x.pem"]).is_err());
+        assert!(parse(&["--insecure"]).is_err() && parse(&["--ca", "x.pem"]).is_err());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! One session: its users join, publish, watch everybody, and leave.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -17,15 +17,16 @@ use crate::target::{Participant, PcKey, RoomEvent, StreamRef, Target};
 
 /// Between two looks at a session that is being joined.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
-/// Error texts that a session keeps.
-const ERRORS_MAX: usize = 8;
+/// How long all users of a session may take to leave.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Failures that a session keeps: with so many it does not matter how many more there are.
+const FAILURES_MAX: usize = 1_000;
 
 /// What the users of a session share.
 #[derive(Default)]
 pub(crate) struct Shared {
     playing: AtomicU32,
-    failed: AtomicU32,
-    errors: Mutex<Vec<String>>,
+    failures: Mutex<Failures>,
     join_ms: Mutex<Vec<f64>>,
     /// What each publisher notes, by the target's name of the participant.
     logs: Mutex<HashMap<String, Arc<SendLog>>>,
@@ -37,14 +38,17 @@ impl Shared {
         self.playing.load(Ordering::Relaxed)
     }
 
-    /// Things that went wrong.
-    pub(crate) fn failed(&self) -> u32 {
-        self.failed.load(Ordering::Relaxed)
+    /// What went wrong.
+    pub(crate) fn errors(&self) -> Vec<String> {
+        let failures = lock(&self.failures);
+        let counted = failures.all.iter().filter(|one| !failures.gone.contains(&one.publisher));
+        counted.map(|one| one.text.clone()).collect()
     }
 
-    /// The first few of them.
-    pub(crate) fn errors(&self) -> Vec<String> {
-        lock(&self.errors).clone()
+    /// How much that is.
+    pub(crate) fn failed(&self) -> u32 {
+        let failures = lock(&self.failures);
+        failures.all.iter().filter(|one| !failures.gone.contains(&one.publisher)).count() as u32
     }
 
     /// Times from joining (or from the announcement, where the stream came later) to the first picture; taken once.
@@ -57,13 +61,32 @@ impl Shared {
         lock(&self.join_ms).push(at.saturating_duration_since(since).as_secs_f64() * 1e3);
     }
 
-    fn fail(&self, error: String) {
-        self.failed.fetch_add(1, Ordering::Relaxed);
-        let mut errors = lock(&self.errors);
-        if errors.len() < ERRORS_MAX {
-            errors.push(error);
+    /// `publisher`: whose stream it was about, if it was about one that is received.
+    fn fail(&self, publisher: &str, text: String) {
+        let all = &mut lock(&self.failures).all;
+        if all.len() < FAILURES_MAX {
+            all.push(Failure { publisher: publisher.to_owned(), text });
         }
     }
+
+    fn gone(&self, publisher: &str) {
+        lock(&self.failures).gone.insert(publisher.to_owned());
+    }
+}
+
+/// Where people come and go, some streams end while others are about to watch them: who asks for such a stream is told that
+/// it is not there, or its handshake ends halfway. That is no failure, whether it is noticed before the publisher's leaving
+/// is announced or after.
+#[derive(Default)]
+struct Failures {
+    all: Vec<Failure>,
+    /// Publishers who have left.
+    gone: HashSet<String>,
+}
+
+struct Failure {
+    publisher: String,
+    text: String,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -125,17 +148,19 @@ impl Session {
         Some(publishes)
     }
 
-    /// Everybody leaves and the room is closed.
-    pub(crate) async fn close(self) -> Result<()> {
+    /// Everybody leaves and the room is closed, in the end also with those in it who did not manage to leave.
+    pub(crate) async fn close(self) {
         for (_, _, stop) in &self.users {
             let _ = stop.send(true);
         }
-        for (_, task, _) in self.users {
-            let _ = task.await;
-        }
+        let left = async {
+            for (_, task, _) in self.users {
+                let _ = task.await;
+            }
+        };
+        let _ = tokio::time::timeout(LEAVE_TIMEOUT, left).await;
         // The last one who left may have closed it.
-        let _ = self.world.target.close_room(&self.room).await;
-        Ok(())
+        let _ = tokio::time::timeout(LEAVE_TIMEOUT, self.world.target.close_room(&self.room)).await;
     }
 }
 
@@ -182,8 +207,10 @@ struct User {
 
 impl User {
     async fn run(mut self, mut stopped: watch::Receiver<bool>) {
-        if let Err(error) = self.live(&mut stopped).await {
-            self.shared.fail(format!("{} {}: {error:#}", self.room, self.name));
+        let outcome = self.live(&mut stopped).await;
+        // Who was told to leave has nothing to complain about.
+        if let Some(error) = outcome.err().filter(|_| !*stopped.borrow()) {
+            self.shared.fail("", format!("{} {}: {error:#}", self.room, self.name));
         }
         for pc in self.pcs {
             let _ = self.world.clients.close(pc.id);
@@ -199,6 +226,9 @@ impl User {
             self.publish(&joined.id, &mut *participant).await.context("publishing")?;
         }
         // What was there before us counts from our joining, what comes later from its announcement.
+        for stream in joined.streams {
+            self.on_event(RoomEvent::StreamAdded(stream), &mut *participant, began).await?;
+        }
         while let Ok(event) = events.try_recv() {
             self.on_event(event, &mut *participant, began).await?;
         }
@@ -223,7 +253,7 @@ impl User {
         let answer = participant.publish(&pc.offer).await?;
         let opened = self.world.clients.answered(pc, &answer)?;
         self.remember(&opened, String::new(), String::new());
-        self.follow(opened, None, "publishing".to_owned());
+        self.follow(opened, None, String::new());
         Ok(())
     }
 
@@ -235,8 +265,9 @@ impl User {
     ) -> Result<()> {
         match event {
             RoomEvent::StreamAdded(stream) => {
-                if let Some(offer) = participant.subscribe(&stream).await? {
-                    self.receive(&offer.pc, &offer.sdp, Some(&stream), participant, since).await?;
+                if let Err(error) = self.subscribe(&stream, participant, since).await {
+                    let (room, name, publisher) = (&self.room, &self.name, &stream.publisher);
+                    self.shared.fail(publisher, format!("{room} {name}, watching {publisher}: {error:#}"));
                 }
             }
             RoomEvent::Offered(offer, streams) => {
@@ -244,6 +275,7 @@ impl User {
                 self.receive(&offer.pc, &offer.sdp, only, participant, since).await?;
             }
             RoomEvent::StreamRemoved(stream) => {
+                self.shared.gone(&stream.publisher);
                 let clients = &self.world.clients;
                 self.pcs.retain(|pc| {
                     let stays = pc.publisher != stream.publisher;
@@ -261,6 +293,18 @@ impl User {
             RoomEvent::Closed(reason) => anyhow::bail!("closed by the server: {reason}"),
         }
         Ok(())
+    }
+
+    async fn subscribe(
+        &mut self,
+        stream: &StreamRef,
+        participant: &mut dyn Participant,
+        since: Instant,
+    ) -> Result<()> {
+        match participant.subscribe(stream).await? {
+            Some(offer) => self.receive(&offer.pc, &offer.sdp, Some(stream), participant, since).await,
+            None => Ok(()),
+        }
     }
 
     async fn receive(
@@ -281,7 +325,7 @@ impl User {
         let (opened, answer) = self.world.clients.receive(self.number, offer, log)?;
         self.remember(&opened, key.clone(), publisher.clone());
         participant.answer(key, &answer).await.context("answering")?;
-        self.follow(opened, Some(since), format!("watching {publisher}"));
+        self.follow(opened, Some(since), publisher);
         Ok(())
     }
 
@@ -289,13 +333,16 @@ impl User {
         self.pcs.push(Pc { key, publisher, id: opened.id, local: opened.local.clone() });
     }
 
-    /// Notes what becomes of a connection.
-    fn follow(&self, opened: Opened, since: Option<Instant>, what: String) {
+    /// Notes what becomes of a connection: of one that receives somebody's stream, or (without `since`) of our own.
+    fn follow(&self, opened: Opened, since: Option<Instant>, publisher: String) {
         let (shared, name) = (self.shared.clone(), format!("{} {}", self.room, self.name));
         tokio::spawn(async move {
             match (opened.outcome.await, since) {
                 (Ok(Ok(at)), Some(since)) => shared.played(since, at),
-                (Ok(Err(error)), _) => shared.fail(format!("{name}, {what}: {error}")),
+                (Ok(Err(error)), Some(_)) => {
+                    shared.fail(&publisher, format!("{name}, watching {publisher}: {error}"));
+                }
+                (Ok(Err(error)), None) => shared.fail("", format!("{name}, publishing: {error}")),
                 // Published, or closed by ourselves.
                 _ => {}
             }
@@ -307,4 +354,48 @@ impl User {
 fn drain(events: &mut mpsc::Receiver<RoomEvent>) {
     events.close();
     while events.try_recv().is_ok() {}
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::media::Clip;
+    use crate::run::fake::Fake;
+
+    #[tokio::test]
+    async fn a_stream_that_ends_while_somebody_asks_for_it_is_no_failure() {
+        let fake = Arc::new(Fake::default());
+        let clients = Clients::start(&[0], [127, 0, 0, 1].into(), None, Clip::load().unwrap(), 0.0).unwrap();
+        let world = World { target: fake.clone(), clients: Arc::new(clients) };
+        let mut session = Session::create(&world, 0).await.unwrap();
+        session.join(false);
+        session.join(false);
+        let stream = |publisher: &str| StreamRef { id: String::new(), publisher: publisher.to_owned() };
+        // The fake has none of these streams.
+        for publisher in ["leaver", "stayer"] {
+            fake.tell(&RoomEvent::StreamAdded(stream(publisher))).await;
+        }
+        until(|| session.shared.failed() == 4).await;
+        fake.tell(&RoomEvent::StreamRemoved(stream("leaver"))).await;
+        until(|| session.shared.failed() == 2).await;
+        assert!(session.shared.errors().iter().all(|text| text.contains("watching stayer")));
+        // The announcement may come first, too; and both are still there to be told.
+        fake.tell(&RoomEvent::StreamAdded(stream("leaver"))).await;
+        fake.tell(&RoomEvent::Closed("the end".into())).await;
+        until(|| session.shared.errors().iter().filter(|text| text.contains("the end")).count() == 2).await;
+        assert_eq!(session.shared.failed(), 4);
+        session.close().await;
+        assert_eq!(fake.rooms(), 0);
+    }
+
+    async fn until(condition: impl Fn() -> bool) {
+        let waiting = async {
+            while !condition() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(5), waiting).await.expect("in time");
+    }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use futures_util::future::join_all;
 
 use super::measure::{self, Broken, Doubts, Meters};
 use super::netns::Netns;
@@ -123,15 +124,15 @@ impl Running<'_> {
                 given.next()
             };
             let Some(sessions) = next else { return Ok(stop) };
-            if clock::now() + plan.hold > plan.deadline {
+            if self.time_left().is_zero() {
                 return Ok(Stop::TimeLimit);
             }
-            if let Some(unstable) = self.resize(sessions).await? {
-                points.push(Point { sessions, held: false, cpu: None });
-                stop = unstable;
-                if !plan.steps.is_empty() {
-                    return Ok(stop);
+            if let Some(reason) = self.resize(sessions).await? {
+                if matches!(reason, Stop::TimeLimit) || !plan.steps.is_empty() {
+                    return Ok(reason);
                 }
+                points.push(Point { sessions, held: false, cpu: None });
+                stop = reason;
                 continue;
             }
             let (step, broken, full) = self.judged(sessions, label).await?;
@@ -160,7 +161,7 @@ impl Running<'_> {
             let (mut step, stats) = self.hold(sessions).await?;
             let (broken, doubts) = self.judge(&mut step, &stats);
             let disturbed = doubts.late || doubts.foreign;
-            if broken.is_some() && disturbed && tries < TRIES && clock::now() + plan.hold < plan.deadline {
+            if broken.is_some() && disturbed && tries < TRIES && !self.time_left().is_zero() {
                 tries += 1;
                 plan.progress.say(&format!("{label}: {sessions} sessions disturbed ({broken:?}), once more"));
                 continue;
@@ -175,7 +176,7 @@ impl Running<'_> {
         let broken = measure::judge(step, stats, &plan.scenario.limits, plan.placement.cores.len());
         let doubts = measure::doubts(step, stats, plan.scenario, plan.clip_rate);
         step.held = broken.is_none();
-        step.warnings.clone_from(&doubts.warnings);
+        step.warnings.extend_from_slice(&doubts.warnings);
         (broken, doubts)
     }
 
@@ -207,13 +208,19 @@ impl Running<'_> {
         Ok(step)
     }
 
-    /// Brings the number of sessions to `wanted`; a reason to stop when they do not become stable.
+    /// Until it is too late to begin a step.
+    fn time_left(&self) -> Duration {
+        self.plan.deadline.saturating_duration_since(clock::now() + SETTLE + self.plan.hold)
+    }
+
+    /// Brings the number of sessions to `wanted`; a reason to stop when they do not become stable, or not before the time is
+    /// over. Sessions that lost somebody, or did not become stable, do not stay: the next step would not have what it says.
     async fn resize(&mut self, wanted: u32) -> Result<Option<Stop>> {
-        while self.sessions.len() > wanted as usize {
-            if let Some(session) = self.sessions.pop() {
-                session.close().await?;
-            }
-        }
+        let (whole, mut surplus): (Vec<_>, Vec<_>) =
+            self.sessions.drain(..).partition(|session| session.shared.failed() == 0);
+        self.sessions = whole;
+        surplus.extend(self.sessions.drain(self.sessions.len().min(wanted as usize)..));
+        join_all(surplus.into_iter().map(Session::close)).await;
         let scenario = self.plan.scenario;
         let limit = Duration::from_secs(u64::from(scenario.limits.stable_s));
         while self.sessions.len() < wanted as usize {
@@ -226,13 +233,16 @@ impl Running<'_> {
                 self.sessions.push(Session::create(&self.world, self.created).await?);
                 self.created += 1;
             }
-            self.join(first).await;
+            if !self.join(first).await {
+                return Ok(Some(Stop::TimeLimit));
+            }
             let shared: Vec<_> =
                 self.sessions[first..].iter().map(|session| session.shared.clone()).collect();
             let connections = self.connections();
             let all = u64::from(connections) * u64::from(wanted);
             let before = u64::from(connections) * first as u64;
-            let unstable = wait_stable(&shared, connections, limit, |playing| {
+            let time_left = self.time_left();
+            let unstable = wait_stable(&shared, connections, limit.min(time_left), |playing| {
                 self.plan.progress.joining(wanted, before + playing, all);
             })
             .await;
@@ -240,7 +250,14 @@ impl Running<'_> {
                 for error in shared.iter().flat_map(|shared| shared.errors()).take(3) {
                     self.plan.progress.say(&error);
                 }
-                return Ok(Some(Stop::Unstable { streams: unstable, limit_s: scenario.limits.stable_s }));
+                join_all(self.sessions.drain(first..).map(Session::close)).await;
+                let in_time = time_left > limit || shared.iter().any(|shared| shared.failed() > 0);
+                let limit_s = scenario.limits.stable_s;
+                return Ok(Some(if in_time {
+                    Stop::Unstable { streams: unstable, limit_s }
+                } else {
+                    Stop::TimeLimit
+                }));
             }
         }
         Ok(None)
@@ -257,19 +274,24 @@ impl Running<'_> {
         }
     }
 
-    /// Everybody joins the sessions from `first` on: at once, or at the scenario's rate in turns over the sessions.
-    async fn join(&mut self, first: usize) {
+    /// Everybody joins the sessions from `first` on: at once, or at the scenario's rate in turns over the sessions. Whether
+    /// there was time for it.
+    async fn join(&mut self, first: usize) -> bool {
         let scenario = self.plan.scenario;
         let pause = scenario.joins_per_s.map(|rate| Duration::from_secs_f64(1.0 / rate.max(0.1)));
         let mut timer = pause.map(tokio::time::interval);
         for user in 0..scenario.users() {
-            for session in &mut self.sessions[first..] {
+            for number in first..self.sessions.len() {
+                if self.time_left().is_zero() {
+                    return false;
+                }
                 if let Some(timer) = &mut timer {
                     timer.tick().await;
                 }
-                session.join(user < scenario.publishers);
+                self.sessions[number].join(user < scenario.publishers);
             }
         }
+        true
     }
 
     /// Lets the sessions run and measures.
@@ -307,6 +329,16 @@ impl Running<'_> {
         stats.overflowed += plan.wire_drops().saturating_sub(dropped);
         take(&self.sessions);
         let mut step = measure::step(plan.scenario, sessions, &stats, (&before, &after), &pids);
+        if !plan.ours {
+            // These are our cores, not those of a server elsewhere.
+            step.core_busy.clear();
+        }
+        let errors: Vec<_> = self.sessions.iter().flat_map(|session| session.shared.errors()).collect();
+        // What failed has no stream any more that could stall.
+        let stats = Stats { stalled: stats.stalled + errors.len() as u64, ..stats };
+        if let [first, ..] = &errors[..] {
+            step.warnings.push(format!("{} users or streams failed, the first: {first}", errors.len()));
+        }
         step.join_ms = measure::of_values(join_ms);
         let pcs = f64::from(step.publishers + step.subscribers);
         step.memory_per_pc_bytes =
@@ -316,12 +348,7 @@ impl Running<'_> {
 
     /// Everybody leaves, the target ends.
     async fn end(mut self) {
-        for session in self.sessions.drain(..) {
-            let closed = tokio::time::timeout(RELEASE_TIMEOUT, session.close()).await;
-            if closed.is_err() {
-                break;
-            }
-        }
+        join_all(self.sessions.drain(..).map(Session::close)).await;
         if !self.plan.ours {
             return;
         }
@@ -353,4 +380,97 @@ pub(crate) fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> 
         .build()
         .context("starting the runtime")?
         .block_on(future)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::Clip;
+    use crate::run::fake::Fake;
+    use crate::target::RoomEvent;
+
+    const STORM: &str = "about = \"\"\npublishers = 1\nlisteners = 200\njoins_per_s = 20.0\n";
+    const PAIR: &str = "about = \"\"\npublishers = 1\nlisteners = 1\nlimits = { stable_s = 1 }\n";
+
+    /// Runs `test` with a plan for a scenario, a step of it in a second, and `secs` for all.
+    async fn with_plan<T>(scenario: &str, secs: f64, test: impl AsyncFnOnce(&Plan<'_>) -> T) -> T {
+        let address = [127, 0, 0, 1].into();
+        let plan = Plan {
+            scenario: &Scenario::parse("test", scenario).unwrap(),
+            steps: vec![1],
+            max_sessions: 10,
+            hold: Duration::from_secs(1),
+            witnesses: 0,
+            deadline: clock::now() + Duration::from_secs_f64(secs),
+            placement: &Placement {
+                cores: vec![0],
+                control_cores: vec![0],
+                address,
+                media: address,
+                netns: None,
+                tcp_port: 0,
+                udp_port: 0,
+            },
+            ours: false,
+            clients: &Arc::new(Clients::start(&[0], address, None, Clip::load().unwrap(), 0.0).unwrap()),
+            clip_rate: 140.0,
+            progress: &Progress::new(1),
+            netns: None,
+        };
+        test(&plan).await
+    }
+
+    fn running<'a>(plan: &'a Plan<'a>, fake: &Fake) -> Running<'a> {
+        let world = World { target: Arc::new(fake.clone()), clients: plan.clients.clone() };
+        Running { plan, world, sessions: Vec::new(), created: 0, idle_bytes: 0 }
+    }
+
+    #[tokio::test]
+    async fn a_storm_ends_with_the_time() {
+        let fake = Fake::default();
+        let (name, options) = ("fake".to_owned(), std::collections::BTreeMap::new());
+        let name = model::Target { name, variant: None, version: None, options };
+        let turn = with_plan(STORM, 3.5, async |plan| run(plan, Box::new(fake.clone()), name, 1).await).await;
+        assert_eq!((turn.stop, turn.steps.len()), (Stop::TimeLimit, 0));
+        assert!((2..60).contains(&fake.joined()), "{} of 201", fake.joined());
+        assert_eq!(fake.rooms(), 0);
+    }
+
+    #[tokio::test]
+    async fn sessions_that_do_not_become_stable_do_not_stay() {
+        let fake = Fake::default();
+        with_plan(PAIR, 60.0, async |plan| {
+            let mut running = running(plan, &fake);
+            let stop = running.resize(1).await.unwrap();
+            assert_eq!(stop, Some(Stop::Unstable { streams: 1, limit_s: 1 }));
+            assert!(running.sessions.is_empty());
+        })
+        .await;
+        assert_eq!((fake.joined(), fake.rooms()), (2, 0));
+    }
+
+    #[tokio::test]
+    async fn a_session_that_lost_somebody_is_not_measured_again() {
+        let fake = Fake::default();
+        with_plan(PAIR, 60.0, async |plan| {
+            let mut running = running(plan, &fake);
+            for number in 0..3 {
+                running.sessions.push(Session::create(&running.world, number).await.unwrap());
+            }
+            running.sessions[0].join(false);
+            running.sessions[0].join(false);
+            fake.tell(&RoomEvent::Closed("lost".into())).await;
+            while running.sessions[0].shared.failed() < 2 {
+                tokio::task::yield_now().await;
+            }
+            let (step, stats) = running.hold(3).await.unwrap();
+            assert_eq!(stats.stalled, 2);
+            assert!(step.warnings[0].contains("2 users") && step.warnings[0].contains("lost"));
+            let kept = running.sessions[1].room.clone();
+            assert_eq!(running.resize(1).await.unwrap(), None);
+            assert_eq!((running.sessions.len(), &running.sessions[0].room), (1, &kept));
+        })
+        .await;
+        assert_eq!(fake.rooms(), 1);
+    }
 }

@@ -12,17 +12,17 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
-use super::process::{Launch, Process, Scratch};
-use super::{Joined, Offer, Participant, PcKey, Placement, RoomEvent, StreamRef, Target};
-use socket::{NO_SUCH_FEED, Refused, Session, publishers_of};
+use super::process::{Launch, Process, Scratch, until_ready};
+use super::tls::Trust;
+use super::{Joined, Offer, Participant, PcKey, Placement, StreamRef, Target};
+use socket::{Session, publishers_of};
 
 /// How long a started Janus may take until it takes sessions.
 const READY_TIMEOUT: Duration = Duration::from_secs(15);
-const READY_INTERVAL: Duration = Duration::from_millis(100);
 /// Publishers that a room takes; more than any scenario has.
 const PUBLISHERS_MAX: u32 = 2_000;
 
@@ -30,54 +30,25 @@ const PUBLISHERS_MAX: u32 = 2_000;
 pub(crate) struct Janus {
     /// WebSocket address.
     url: String,
+    trust: Trust,
     loops: usize,
     version: Option<String>,
-    running: Option<Running>,
-}
-
-struct Running {
-    process: Process,
-    _scratch: Scratch,
+    running: Option<Process>,
 }
 
 impl Janus {
-    /// `url`: `ws://` address of a server that runs already; else [`Target::start`] starts one.
-    pub(crate) fn new(url: Option<String>) -> Janus {
-        Janus { url: url.unwrap_or_default(), loops: 0, version: None, running: None }
+    /// `url`: `ws://` or `wss://` address of a server that runs already; else [`Target::start`] starts one.
+    pub(crate) fn new(url: Option<String>, trust: Trust) -> Janus {
+        Janus { url: url.unwrap_or_default(), trust, loops: 0, version: None, running: None }
     }
 
     /// A room's requests go through a handle in nobody's name.
     async fn control(&self, body: Value) -> Result<Value> {
-        let (session, _events) = Session::open(&self.url).await?;
+        let (session, _events) = Session::open(&self.url, &self.trust).await?;
         let handle = session.attach().await?;
         let (data, _) = session.message(handle, body, None).await?;
         let _ = session.destroy().await;
         Ok(data)
-    }
-
-    async fn wait_ready(&mut self) -> Result<()> {
-        let ready = async {
-            loop {
-                if let Some(running) = &mut self.running {
-                    running.process.check()?;
-                }
-                match Session::open(&self.url).await {
-                    Ok((session, _events)) => return session.destroy().await,
-                    Err(_) => tokio::time::sleep(READY_INTERVAL).await,
-                }
-            }
-        };
-        match tokio::time::timeout(READY_TIMEOUT, ready).await {
-            Ok(outcome) => outcome,
-            Err(_) => {
-                let tail = self.running.as_ref().map(|running| running.process.tail());
-                bail!(
-                    "janus takes no session after {} s: {}",
-                    READY_TIMEOUT.as_secs(),
-                    tail.unwrap_or_default()
-                )
-            }
-        }
     }
 }
 
@@ -130,28 +101,34 @@ impl Target for Janus {
         for (name, content) in files {
             std::fs::write(scratch.file(name), content).with_context(|| format!("writing {name}"))?;
         }
-        let process = Process::start(Launch {
+        let mut process = Process::start(Launch {
             program: &binary,
             arguments: vec![format!("--configs-folder={folder}"), "--disable-colors".into()],
             environment: Vec::new(),
             cores: &placement.cores,
             netns: placement.netns.as_deref(),
-            log: scratch.file("janus.log"),
+            scratch: &scratch,
+            log: "janus.log",
         })?;
         self.url = format!("ws://{}:{}", placement.address, placement.tcp_port);
-        self.running = Some(Running { process, _scratch: scratch });
-        self.wait_ready().await
+        let ready = until_ready(READY_TIMEOUT, &mut [&mut process], async || {
+            let (session, _events) = Session::open(&self.url, &self.trust).await?;
+            session.destroy().await
+        })
+        .await;
+        self.running = Some(process);
+        ready
     }
 
     async fn stop(&mut self) -> Result<()> {
-        if let Some(running) = self.running.take() {
-            running.process.stop().await;
+        if let Some(process) = self.running.take() {
+            process.stop().await;
         }
         Ok(())
     }
 
     fn media_pids(&self) -> Vec<u32> {
-        self.running.iter().map(|running| running.process.pid()).collect()
+        self.running.iter().map(Process::pid).collect()
     }
 
     async fn create_room(&self, name: &str) -> Result<String> {
@@ -165,18 +142,15 @@ impl Target for Janus {
     }
 
     async fn join(&self, room: &str, name: &str, _publishes: bool) -> Result<Joined> {
-        let (session, events) = Session::open(&self.url).await?;
+        let (session, events) = Session::open(&self.url, &self.trust).await?;
         let handle = session.attach().await?;
         let room: u64 = room.parse().context("a room's number")?;
         // Who does not publish joins like this too: only a publisher's handle is told of the others.
         let body = json!({ "request": "join", "ptype": "publisher", "room": room, "display": name });
         let (data, _) = session.message(handle, body, None).await?;
         let id = data["id"].as_u64().with_context(|| format!("no id in {data}"))?.to_string();
-        for stream in publishers_of(&data) {
-            session.announce(RoomEvent::StreamAdded(stream)).await?;
-        }
         let user = User { session, handle, room, subscriptions: HashMap::new() };
-        Ok(Joined { id, participant: Box::new(user), events })
+        Ok(Joined { id, streams: publishers_of(&data), participant: Box::new(user), events })
     }
 
     async fn close_room(&self, room: &str) -> Result<()> {
@@ -210,11 +184,7 @@ impl Participant for User {
         let body = json!({
             "request": "join", "ptype": "subscriber", "room": self.room, "streams": [{ "feed": feed }],
         });
-        let (_, sdp) = match self.session.message(handle, body, None).await {
-            // The publisher left while we were asking.
-            Err(error) if is_refused(&error, NO_SUCH_FEED) => return Ok(None),
-            outcome => outcome?,
-        };
+        let (_, sdp) = self.session.message(handle, body, None).await?;
         self.subscriptions.insert(stream.id.clone(), handle);
         Ok(Some(Offer { pc: stream.id.clone(), sdp: sdp.context("no offer came")? }))
     }
@@ -232,10 +202,6 @@ impl Participant for User {
     }
 }
 
-fn is_refused(error: &anyhow::Error, code: u64) -> bool {
-    error.downcast_ref::<Refused>().is_some_and(|refused| refused.code == code)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -247,7 +213,7 @@ mod tests {
             eprintln!("skipped: no janus on the path");
             return;
         }
-        let mut janus = Janus::new(None);
+        let mut janus = Janus::new(None, Trust::nobody().unwrap());
         crate::target::testing::two_users_see_each_other(&mut janus, 25_100, 35_000).await;
         assert!(janus.version().is_some());
     }

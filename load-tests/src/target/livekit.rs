@@ -15,13 +15,14 @@ mod token;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use async_trait::async_trait;
 
 use self::pb::Writer;
 use self::socket::{Reply, Socket, description};
 use self::token::ApiKey;
-use super::process::{Launch, Process, Scratch, on_path};
+use super::process::{Launch, Process, Scratch, on_path, until_ready};
+use super::tls::Trust;
 use super::{Joined, Offer, Participant, PcKey, Placement, StreamRef, Target};
 use crate::clock;
 
@@ -29,7 +30,6 @@ const PROGRAM: &str = "livekit-server";
 /// Version of the client protocol: transceivers are used again, ICE-lite, fast start.
 const PROTOCOL: u32 = 9;
 const READY_TIMEOUT: Duration = Duration::from_secs(20);
-const READY_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Fields of `SignalRequest`.
 const OFFER: u32 = 1;
@@ -44,23 +44,19 @@ const VIDEO: (u64, u64) = (1, 1);
 pub(crate) struct LiveKit {
     /// `ws://` address.
     url: String,
+    trust: Trust,
     key: ApiKey,
     version: Option<String>,
-    running: Option<Running>,
-}
-
-struct Running {
-    process: Process,
-    _scratch: Scratch,
+    running: Option<Process>,
 }
 
 impl LiveKit {
-    /// `url`: `ws://` address of a server that runs already, with `secret` as "KEY:SECRET" of its configuration; else
+    /// `url`: `ws://` or `wss://` address of a server that runs already, with `secret` as "KEY:SECRET" of its configuration; else
     /// [`Target::start`] starts one with a pair of its own.
     ///
     /// # Errors
     /// When there is neither an address nor a `livekit-server` on the path, or the secret is no pair.
-    pub(crate) fn new(url: Option<String>, secret: &str) -> Result<LiveKit> {
+    pub(crate) fn new(url: Option<String>, secret: &str, trust: Trust) -> Result<LiveKit> {
         let key = match &url {
             Some(_) => {
                 let (name, secret) =
@@ -72,41 +68,17 @@ impl LiveKit {
                 ApiKey { name: "load".into(), secret: format!("{:032x}", rand::random::<u128>()) }
             }
         };
-        Ok(LiveKit { url: url.unwrap_or_default(), key, version: None, running: None })
+        Ok(LiveKit { url: url.unwrap_or_default(), trust, key, version: None, running: None })
     }
 
     async fn connect(&self, room: &str, name: &str, publishes: bool) -> Result<Joined> {
         let token = self.key.join(room, name, publishes, clock::wall_ns() / 1_000_000_000);
         let url = format!("{}/rtc?access_token={token}&protocol={PROTOCOL}&auto_subscribe=1", self.url);
-        let (mut socket, events) = Socket::connect(&url).await?;
+        let (mut socket, events) = Socket::connect(&url, &self.trust).await?;
         let joined = |reply| if let Reply::Joined(id) = reply { Some(id) } else { None };
         let id = socket.reply("joining", joined).await?;
-        Ok(Joined { id, participant: Box::new(User { socket }), events })
-    }
-
-    async fn wait_ready(&mut self) -> Result<()> {
-        let ready = async {
-            loop {
-                if let Some(running) = &mut self.running {
-                    running.process.check()?;
-                }
-                match self.connect("ready", "ready", false).await {
-                    Ok(mut joined) => return joined.participant.leave().await,
-                    Err(_) => tokio::time::sleep(READY_INTERVAL).await,
-                }
-            }
-        };
-        match tokio::time::timeout(READY_TIMEOUT, ready).await {
-            Ok(outcome) => outcome,
-            Err(_) => {
-                let tail = self.running.as_ref().map(|running| running.process.tail());
-                bail!(
-                    "{PROGRAM} takes nobody after {} s: {}",
-                    READY_TIMEOUT.as_secs(),
-                    tail.unwrap_or_default()
-                )
-            }
-        }
+        // Everybody else's are offered.
+        Ok(Joined { id, streams: Vec::new(), participant: Box::new(User { socket }), events })
     }
 }
 
@@ -142,28 +114,33 @@ impl Target for LiveKit {
         let config = config::yaml(&self.key, placement);
         let file = scratch.file("livekit.yaml");
         std::fs::write(&file, config).context("writing livekit.yaml")?;
-        let process = Process::start(Launch {
+        let mut process = Process::start(Launch {
             program: &binary,
             arguments: vec!["--config".into(), file.display().to_string()],
             environment: Vec::new(),
             cores: &placement.cores,
             netns: placement.netns.as_deref(),
-            log: scratch.file("livekit.log"),
+            scratch: &scratch,
+            log: "livekit.log",
         })?;
         self.url = format!("ws://{}:{}", placement.address, placement.tcp_port);
-        self.running = Some(Running { process, _scratch: scratch });
-        self.wait_ready().await
+        let ready = until_ready(READY_TIMEOUT, &mut [&mut process], async || {
+            self.connect("ready", "ready", false).await?.participant.leave().await
+        })
+        .await;
+        self.running = Some(process);
+        ready
     }
 
     async fn stop(&mut self) -> Result<()> {
-        if let Some(running) = self.running.take() {
-            running.process.stop().await;
+        if let Some(process) = self.running.take() {
+            process.stop().await;
         }
         Ok(())
     }
 
     fn media_pids(&self) -> Vec<u32> {
-        self.running.iter().map(|running| running.process.pid()).collect()
+        self.running.iter().map(Process::pid).collect()
     }
 
     /// LiveKit makes a room when somebody joins it.
@@ -251,8 +228,10 @@ mod tests {
 
     #[test]
     fn a_running_server_needs_a_pair() {
-        let error = LiveKit::new(Some("ws://x".into()), "MY_SECRET").err().map(|error| error.to_string());
+        let new =
+            |secret| LiveKit::new(Some("ws://x".into()), secret, Trust::nobody().expect("a configuration"));
+        let error = new("MY_SECRET").err().map(|error| error.to_string());
         assert!(error.is_some_and(|text| text.contains("KEY:SECRET")));
-        assert!(LiveKit::new(Some("ws://x".into()), "key:secret").is_ok());
+        assert!(new("key:secret").is_ok());
     }
 }

@@ -5,9 +5,10 @@
 //! trickles waits for them, or sends [`RoomEvent::Candidate`].
 
 pub(crate) mod janus;
-pub(crate) mod jsonrpc;
 pub(crate) mod livekit;
 pub(crate) mod process;
+pub(crate) mod tls;
+pub(crate) mod websocket;
 pub(crate) mod weir;
 
 use std::net::IpAddr;
@@ -63,7 +64,7 @@ pub(crate) struct Offer {
 /// What happens in a room, as one participant sees it.
 #[derive(Clone, Debug)]
 pub(crate) enum RoomEvent {
-    /// Somebody else's stream can be subscribed to (also those that were there before us).
+    /// Somebody else's stream can be subscribed to; those that were there before us are in [`Joined::streams`].
     StreamAdded(StreamRef),
     /// It ended.
     StreamRemoved(StreamRef),
@@ -79,6 +80,8 @@ pub(crate) enum RoomEvent {
 pub(crate) struct Joined {
     /// The server's name of this participant.
     pub(crate) id: String,
+    /// Streams that were there already. Not events: there may be more than the queue holds, and nobody reads it yet.
+    pub(crate) streams: Vec<StreamRef>,
     /// Requests go here.
     pub(crate) participant: Box<dyn Participant>,
     /// Events come from here, in the server's order.
@@ -191,11 +194,9 @@ pub(crate) mod testing {
             users.push(joined);
         }
         for user in &mut users {
-            let stream = loop {
-                match in_time(user.events.recv()).await.unwrap() {
-                    RoomEvent::StreamAdded(stream) => break stream,
-                    other => eprintln!("{other:?}"),
-                }
+            let stream = match user.streams.pop() {
+                Some(stream) => stream,
+                None => added(&mut user.events).await,
             };
             assert_ne!(stream.publisher, user.id);
             let offer = user.participant.subscribe(&stream).await.unwrap().unwrap();
@@ -219,6 +220,15 @@ pub(crate) mod testing {
         }
         target.close_room(&room).await.unwrap();
         target.stop().await.unwrap();
+    }
+
+    async fn added(events: &mut mpsc::Receiver<RoomEvent>) -> StreamRef {
+        loop {
+            match in_time(events.recv()).await.unwrap() {
+                RoomEvent::StreamAdded(stream) => return stream,
+                other => eprintln!("{other:?}"),
+            }
+        }
     }
 
     /// This machine's address towards elsewhere: some servers gather no candidates on loopback. Nothing is sent.

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -10,6 +11,8 @@ use tokio::process::{Child, Command};
 
 /// How long a process may take to end after SIGTERM.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
+/// Between two questions whether it is ready.
+const READY_INTERVAL: Duration = Duration::from_millis(100);
 /// So much of its output is shown when it fails.
 const TAIL_BYTES: usize = 2_000;
 
@@ -23,8 +26,10 @@ pub(crate) struct Launch<'a> {
     pub(crate) cores: &'a [usize],
     /// Network namespace to start in.
     pub(crate) netns: Option<&'a str>,
-    /// File for its output.
-    pub(crate) log: PathBuf,
+    /// Where its files are; they are there as long as the process is.
+    pub(crate) scratch: &'a Arc<Scratch>,
+    /// Name of the file for its output.
+    pub(crate) log: &'a str,
 }
 
 /// A child process of ours; killed when dropped.
@@ -33,6 +38,7 @@ pub(crate) struct Process {
     pid: u32,
     name: String,
     log: PathBuf,
+    _scratch: Arc<Scratch>,
 }
 
 impl Process {
@@ -49,7 +55,8 @@ impl Process {
         }
         words.extend(["taskset".to_owned(), "--cpu-list".to_owned(), cores.join(","), name.clone()]);
         words.extend(launch.arguments);
-        let output = File::create(&launch.log).with_context(|| format!("{}", launch.log.display()))?;
+        let log = launch.scratch.file(launch.log);
+        let output = File::create(&log).with_context(|| log.display().to_string())?;
         let child = Command::new(&words[0])
             .args(&words[1..])
             .envs(launch.environment)
@@ -60,7 +67,7 @@ impl Process {
             .spawn()
             .with_context(|| format!("starting {name}"))?;
         let pid = child.id().context("it ended at once")?;
-        Ok(Process { child, pid, name, log: launch.log })
+        Ok(Process { child, pid, name, log, _scratch: launch.scratch.clone() })
     }
 
     /// Process id.
@@ -69,7 +76,7 @@ impl Process {
     }
 
     /// Fails with the process' last words when it is gone.
-    pub(crate) fn check(&mut self) -> Result<()> {
+    fn check(&mut self) -> Result<()> {
         match self.child.try_wait() {
             Ok(None) => Ok(()),
             status => anyhow::bail!("{} ended ({status:?}): {}", self.name, self.tail()),
@@ -77,7 +84,7 @@ impl Process {
     }
 
     /// The end of its output.
-    pub(crate) fn tail(&self) -> String {
+    fn tail(&self) -> String {
         let bytes = std::fs::read(&self.log).unwrap_or_default();
         String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(TAIL_BYTES)..]).into_owned()
     }
@@ -93,6 +100,35 @@ impl Process {
     }
 }
 
+/// Asks until the answer is no error: whether a server that consists of `processes` takes sessions.
+///
+/// # Errors
+/// When a process ends or time is over, with the last words: of the one that ended, or of the last in the list.
+pub(crate) async fn until_ready<A>(
+    limit: Duration,
+    processes: &mut [&mut Process],
+    ask: impl Fn() -> A,
+) -> Result<()>
+where
+    A: Future<Output = Result<()>>,
+{
+    let asking = async {
+        loop {
+            processes.iter_mut().try_for_each(|process| process.check())?;
+            if ask().await.is_ok() {
+                return Ok(());
+            }
+            tokio::time::sleep(READY_INTERVAL).await;
+        }
+    };
+    if let Ok(outcome) = tokio::time::timeout(limit, asking).await {
+        return outcome;
+    }
+    let (name, tail) =
+        processes.last().map_or(("it", String::new()), |process| (&process.name, process.tail()));
+    anyhow::bail!("{name} is not ready after {} s: {tail}", limit.as_secs())
+}
+
 /// A program on the path.
 pub(crate) fn on_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
@@ -106,11 +142,11 @@ pub(crate) struct Scratch {
 
 impl Scratch {
     /// A fresh directory under the system's temporary one.
-    pub(crate) fn new(name: &str) -> Result<Scratch> {
+    pub(crate) fn new(name: &str) -> Result<Arc<Scratch>> {
         let unique = format!("load-tests-{name}-{}-{:08x}", std::process::id(), rand::random::<u32>());
         let path = std::env::temp_dir().join(unique);
         std::fs::create_dir_all(&path).with_context(|| format!("{}", path.display()))?;
-        Ok(Scratch { path })
+        Ok(Arc::new(Scratch { path }))
     }
 
     /// A file in it.
@@ -138,14 +174,21 @@ mod tests {
             environment: vec![("WORD".into(), "spoken".into())],
             cores: &[0],
             netns: None,
-            log: scratch.file("log"),
+            scratch: &scratch,
+            log: "log",
         };
         let mut process = Process::start(launch("echo $WORD; exit 3")).unwrap();
         process.child.wait().await.unwrap();
         let error = process.check().unwrap_err().to_string();
         assert!(error.contains("spoken"), "{error}");
+        let limit = Duration::from_millis(300);
+        let ended = until_ready(limit, &mut [&mut process], async || anyhow::bail!("no")).await;
+        assert!(ended.unwrap_err().to_string().contains("spoken"));
         let mut process = Process::start(launch("exec sleep 60")).unwrap();
         process.check().unwrap();
+        let silent = until_ready(limit, &mut [&mut process], async || anyhow::bail!("no")).await;
+        assert!(silent.unwrap_err().to_string().contains("not ready"));
+        until_ready(limit, &mut [&mut process], async || Ok(())).await.unwrap();
         let affinity =
             move |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
         let pid = process.pid();

@@ -2,6 +2,8 @@
 //!
 //! Started here it is a controller and a media node, two processes, so that the media node's CPU is its own.
 
+mod socket;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,20 +13,20 @@ use base64::Engine as _;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Bytes;
 use hyper::{Method, Request};
+use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
 
-use super::jsonrpc::Socket;
-use super::process::{Launch, Process, Scratch};
-use super::{Joined, Offer, Participant, PcKey, Placement, RoomEvent, StreamRef, Target};
+use self::socket::{Socket, streams_of};
+use super::process::{Launch, Process, Scratch, until_ready};
+use super::tls::{Trust, explained};
+use super::{Joined, Offer, Participant, PcKey, Placement, StreamRef, Target};
 use crate::cli::Reactor;
 
 /// How long a started Weir may take to be ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
-/// Between two looks.
-const READY_INTERVAL: Duration = Duration::from_millis(100);
 /// Receive slots of the media node: full resend caches for some 140 rooms of seven.
 const SLOTS_PER_CORE: u32 = 1 << 17;
 
@@ -33,28 +35,32 @@ pub(crate) struct Weir {
     url: String,
     secret: String,
     reactor: Option<Reactor>,
-    client: Client<HttpConnector, Full<Bytes>>,
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    trust: Trust,
     running: Option<Running>,
-    ours: bool,
 }
 
 struct Running {
     node: Process,
     controller: Process,
-    _scratch: Scratch,
 }
 
 impl Weir {
     /// `url`: of a server that runs already; else [`Target::start`] starts one.
-    pub(crate) fn new(url: Option<String>, secret: String, reactor: Option<Reactor>) -> Weir {
-        let client = Client::builder(TokioExecutor::new()).build_http();
-        let ours = url.is_none();
+    pub(crate) fn new(url: Option<String>, secret: String, reactor: Option<Reactor>, trust: Trust) -> Weir {
+        let client = Client::builder(TokioExecutor::new()).build(trust.http());
         let url = url.unwrap_or_default().trim_end_matches('/').to_owned();
-        Weir { url, secret, reactor, client, running: None, ours }
+        Weir { url, secret, reactor, client, trust, running: None }
     }
 
     /// One REST call; its JSON.
     async fn rest(&self, method: Method, path: &str, body: Option<Value>) -> Result<Value> {
+        self.ask(&method, path, body)
+            .await
+            .map_err(|error| explained(error.context(format!("{method} {path}"))))
+    }
+
+    async fn ask(&self, method: &Method, path: &str, body: Option<Value>) -> Result<Value> {
         let credentials =
             base64::engine::general_purpose::STANDARD.encode(format!("OPENVIDUAPP:{}", self.secret));
         let request = Request::builder()
@@ -62,36 +68,13 @@ impl Weir {
             .uri(format!("{}/openvidu/api/{path}", self.url))
             .header("authorization", format!("Basic {credentials}"))
             .header("content-type", "application/json")
-            .body(Full::new(Bytes::from(body.map(|body| body.to_string()).unwrap_or_default())))
-            .with_context(|| format!("{method} {path}"))?;
+            .body(Full::new(Bytes::from(body.map(|body| body.to_string()).unwrap_or_default())))?;
         let answer = tokio::time::timeout(super::REQUEST_TIMEOUT, self.client.request(request)).await;
-        let answer = answer.context("no answer in time")?.with_context(|| format!("{method} {path}"))?;
+        let answer = answer.context("no answer in time")??;
         let status = answer.status();
         let bytes = answer.into_body().collect().await.context("reading an answer")?.to_bytes();
-        anyhow::ensure!(status.is_success(), "{method} {path}: {status} {}", String::from_utf8_lossy(&bytes));
+        anyhow::ensure!(status.is_success(), "{status} {}", String::from_utf8_lossy(&bytes));
         Ok(serde_json::from_slice(&bytes).unwrap_or(Value::Null))
-    }
-
-    async fn wait_ready(&mut self) -> Result<()> {
-        let ready = async {
-            loop {
-                if let Some(running) = &mut self.running {
-                    running.node.check()?;
-                    running.controller.check()?;
-                }
-                if self.rest(Method::GET, "health", None).await.is_ok() {
-                    return Ok(());
-                }
-                tokio::time::sleep(READY_INTERVAL).await;
-            }
-        };
-        match tokio::time::timeout(READY_TIMEOUT, ready).await {
-            Ok(outcome) => outcome,
-            Err(_) => {
-                let tail = self.running.as_ref().map(|running| running.controller.tail());
-                anyhow::bail!("weir is not ready after 30 s: {}", tail.unwrap_or_default())
-            }
-        }
     }
 }
 
@@ -149,13 +132,14 @@ impl Target for Weir {
             option("WEIR_SLOTS_PER_CORE", SLOTS_PER_CORE.to_string()),
         ];
         node.extend(self.reactor.map(|reactor| option("WEIR_REACTOR", reactor.name().to_owned())));
-        let launch = |arguments: Vec<String>, environment, cores, log: &str| Launch {
+        let launch = |arguments: Vec<String>, environment, cores, log| Launch {
             program: &binary,
             arguments,
             environment,
             cores,
             netns: placement.netns.as_deref(),
-            log: scratch.file(log),
+            scratch: &scratch,
+            log,
         };
         let node = Process::start(launch(vec!["node".into()], node, &placement.cores, "node.log"))?;
         let data = scratch.file("data");
@@ -173,8 +157,14 @@ impl Target for Weir {
         let controller =
             Process::start(launch(vec!["controller".into()], controller, cores, "controller.log"))?;
         self.url = format!("http://{address}:{rest}");
-        self.running = Some(Running { node, controller, _scratch: scratch });
-        self.wait_ready().await
+        let mut running = Running { node, controller };
+        let ready =
+            until_ready(READY_TIMEOUT, &mut [&mut running.node, &mut running.controller], async || {
+                self.rest(Method::GET, "health", None).await.map(drop)
+            })
+            .await;
+        self.running = Some(running);
+        ready
     }
 
     async fn stop(&mut self) -> Result<()> {
@@ -194,8 +184,6 @@ impl Target for Weir {
     }
 
     async fn create_room(&self, name: &str) -> Result<String> {
-        anyhow::ensure!(!self.url.starts_with("https"), "only http:// addresses can be driven");
-        debug_assert!(self.ours || !self.url.is_empty());
         let session = self.rest(Method::POST, "sessions", Some(json!({ "customSessionId": name }))).await?;
         text(&session, "id")
     }
@@ -204,7 +192,7 @@ impl Target for Weir {
         let role = if publishes { "PUBLISHER" } else { "SUBSCRIBER" };
         let path = format!("sessions/{room}/connection");
         let connection = self.rest(Method::POST, &path, Some(json!({ "role": role }))).await?;
-        join(&text(&connection, "token")?, room, name).await
+        join(&text(&connection, "token")?, room, name, &self.trust).await
     }
 
     async fn close_room(&self, room: &str) -> Result<()> {
@@ -219,45 +207,19 @@ impl Target for Weir {
 }
 
 /// Connects with a token as `openvidu-browser` does.
-async fn join(token: &str, room: &str, name: &str) -> Result<Joined> {
+async fn join(token: &str, room: &str, name: &str, trust: &Trust) -> Result<Joined> {
     let (scheme, rest) = token.split_once("://").context("a token is a URL")?;
     let host = rest.split(['?', '/']).next().unwrap_or_default();
     let (socket, events) =
-        Socket::connect(&format!("{scheme}://{host}/openvidu?sessionId={room}"), to_events).await?;
+        Socket::connect(&format!("{scheme}://{host}/openvidu?sessionId={room}"), trust).await?;
     let request = json!({
         "token": token, "session": room, "platform": "load-tests", "sdkVersion": "2.32.2",
         "metadata": json!({ "clientData": name }).to_string(), "secret": "", "recorder": false, "stt": false,
     });
     let joined = socket.request("joinRoom", request).await?;
     let id = text(&joined, "id")?;
-    for other in joined["value"].as_array().into_iter().flatten() {
-        for stream in streams_of(other) {
-            socket.announce(RoomEvent::StreamAdded(stream)).await?;
-        }
-    }
-    Ok(Joined { id, participant: Box::new(User { socket }), events })
-}
-
-/// Streams of a participant in `joinRoom`'s answer or in `participantPublished`.
-fn streams_of(participant: &Value) -> Vec<StreamRef> {
-    let publisher = participant["id"].as_str().unwrap_or_default();
-    let ids = participant["streams"].as_array().into_iter().flatten().filter_map(|s| s["id"].as_str());
-    ids.map(|id| StreamRef { id: id.to_owned(), publisher: publisher.to_owned() }).collect()
-}
-
-/// What a notification means for the room.
-fn to_events(method: &str, params: &Value) -> Vec<RoomEvent> {
-    let gone = || StreamRef {
-        id: String::new(),
-        publisher: params["connectionId"].as_str().unwrap_or_default().to_owned(),
-    };
-    let reason = || params["reason"].as_str().unwrap_or_default().to_owned();
-    match method {
-        "participantPublished" => streams_of(params).into_iter().map(RoomEvent::StreamAdded).collect(),
-        "participantUnpublished" | "participantLeft" => vec![RoomEvent::StreamRemoved(gone())],
-        "participantEvicted" => vec![RoomEvent::Closed(reason())],
-        _ => Vec::new(),
-    }
+    let streams = joined["value"].as_array().into_iter().flatten().flat_map(streams_of).collect();
+    Ok(Joined { id, streams, participant: Box::new(User { socket }), events })
 }
 
 /// One participant's signaling.
@@ -298,16 +260,102 @@ fn text(value: &Value, key: &str) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::convert::Infallible;
 
-    #[test]
-    fn notifications_become_events() {
-        let published = json!({ "id": "con_a", "streams": [{ "id": "str_1" }] });
-        let events = to_events("participantPublished", &published);
-        assert!(matches!(&events[..], [RoomEvent::StreamAdded(stream)] if stream.publisher == "con_a"));
-        let left = json!({ "connectionId": "con_a", "reason": "disconnect" });
-        assert!(matches!(&to_events("participantLeft", &left)[..], [RoomEvent::StreamRemoved(_)]));
-        assert!(to_events("participantJoined", &published).is_empty());
-        assert!(streams_of(&json!({ "id": "con_a" })).is_empty());
+    use futures_util::{SinkExt as _, StreamExt as _};
+    use hyper::Response;
+    use hyper::service::service_fn;
+    use hyper_util::rt::TokioIo;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+    use tokio::task::JoinHandle;
+    use tokio_rustls::TlsAcceptor;
+    use tokio_tungstenite::tungstenite::Message;
+
+    use super::*;
+    use crate::target::tls;
+
+    /// Needs a built `weir`, named by `WEIR_BIN`; says so and passes without.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn two_users_see_each_other_through_a_real_weir() {
+        if std::env::var_os("WEIR_BIN").is_none() {
+            eprintln!("skipped: no WEIR_BIN");
+            return;
+        }
+        let mut weir = Weir::new(None, String::new(), None, Trust::nobody().unwrap());
+        crate::target::testing::two_users_see_each_other(&mut weir, 25_200, 35_200).await;
+    }
+    /// Answers every REST call as `POST sessions` and `POST connection` are answered, and takes one `joinRoom`.
+    async fn serve(acceptor: TlsAcceptor) -> (String, JoinHandle<()>) {
+        let (rest, rpc) = (listen().await, listen().await);
+        let url = format!("https://{}/", rest.local_addr().unwrap());
+        let token = format!("wss://{}?sessionId=x&token=tok_1", rpc.local_addr().unwrap());
+        let body = json!({ "id": "x", "token": token }).to_string();
+        let calls = acceptor.clone();
+        let serving = tokio::spawn(async move {
+            loop {
+                let (stream, _) = rest.accept().await.unwrap();
+                // Who does not trust us hangs up.
+                let Ok(stream) = calls.accept(stream).await else { continue };
+                let answer = |_| std::future::ready(Ok::<_, Infallible>(Response::new(body.clone())));
+                let http = hyper::server::conn::http1::Builder::new();
+                let _ = http.serve_connection(TokioIo::new(stream), service_fn(answer)).await;
+            }
+        });
+        tokio::spawn(async move {
+            let (stream, _) = rpc.accept().await.unwrap();
+            let stream = acceptor.accept(stream).await.unwrap();
+            let mut socket = tokio_tungstenite::accept_async(stream).await.unwrap();
+            while let Some(Ok(message)) = socket.next().await {
+                let asked: Value = serde_json::from_str(message.to_text().unwrap()).unwrap();
+                let others = json!([{ "id": "con_b", "streams": [{ "id": "str_b" }] }, { "id": "con_c" }]);
+                let result = json!({ "id": "con_a", "value": others });
+                let answer = json!({ "jsonrpc": "2.0", "id": asked["id"], "result": result });
+                socket.send(Message::text(answer.to_string())).await.unwrap();
+            }
+        });
+        (url, serving)
+    }
+
+    async fn listen() -> TcpListener {
+        TcpListener::bind("127.0.0.1:0").await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_weir_with_a_certificate_of_its_own_is_joined_by_who_trusts_it() {
+        let (acceptor, certificate) = tls::testing::self_signed();
+        let scratch = Scratch::new("certificate").unwrap();
+        std::fs::write(scratch.file("cert.pem"), certificate).unwrap();
+        for trust in [Trust::file(&scratch.file("cert.pem")).unwrap(), Trust::anybody().unwrap()] {
+            let (url, serving) = serve(acceptor.clone()).await;
+            let weir = Weir::new(Some(url), "secret".into(), None, trust);
+            let room = weir.create_room("x").await.unwrap();
+            let joined = weir.join(&room, "a", false).await.unwrap();
+            assert_eq!(joined.id, "con_a");
+            assert_eq!(joined.streams, [StreamRef { id: "str_b".into(), publisher: "con_b".into() }]);
+            serving.abort();
+        }
+        let (url, _) = serve(acceptor).await;
+        for (url, trust, remedy) in [
+            (url.clone(), Trust::nobody().unwrap(), "--ca FILE"),
+            (url, Trust::platform().unwrap(), "--insecure"),
+            (plain().await, Trust::anybody().unwrap(), "does not speak TLS"),
+        ] {
+            let weir = Weir::new(Some(url), "secret".into(), None, trust);
+            let error = format!("{:#}", weir.create_room("x").await.unwrap_err());
+            assert!(error.contains(remedy) && error.contains("POST sessions"), "{error}");
+        }
+    }
+
+    /// `https://` address of a server without TLS.
+    async fn plain() -> String {
+        let listener = listen().await;
+        let url = format!("https://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+            stream.read_to_end(&mut Vec::new()).await
+        });
+        url
     }
 }

@@ -2,54 +2,21 @@
 //!
 //! Janus answers a plugin's request twice: `ack` at once, and later an `event` of the same transaction, which is the answer.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
-use tokio::sync::{mpsc, oneshot};
-use tokio_tungstenite::tungstenite::Message;
+use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
-use crate::target::{EVENT_QUEUE, REQUEST_TIMEOUT, RoomEvent, StreamRef};
-
-/// A Janus whose sessions time out does so after 60 s of silence.
-const KEEPALIVE: Duration = Duration::from_secs(25);
-/// Requests that may wait to be written.
-const REQUEST_QUEUE: usize = 64;
-
-/// The videoroom's code for a feed that is not there, or not any more.
-pub(super) const NO_SUCH_FEED: u64 = 428;
-
-/// The videoroom said no.
-#[derive(Debug)]
-pub(super) struct Refused {
-    /// Its number for the reason.
-    pub(super) code: u64,
-    text: String,
-}
-
-impl std::fmt::Display for Refused {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.text)
-    }
-}
-
-impl std::error::Error for Refused {}
-
-struct Call {
-    message: Value,
-    answer: oneshot::Sender<Value>,
-}
+use crate::target::tls::Trust;
+use crate::target::websocket::{Caller, Dialect, connect};
+use crate::target::{RoomEvent, StreamRef};
 
 /// One session of one participant.
 pub(super) struct Session {
-    calls: mpsc::Sender<Call>,
-    events: mpsc::Sender<RoomEvent>,
+    caller: Caller,
 }
 
 impl Session {
@@ -57,18 +24,13 @@ impl Session {
     ///
     /// # Errors
     /// When there is no Janus at `url`.
-    pub(super) async fn open(url: &str) -> Result<(Session, mpsc::Receiver<RoomEvent>)> {
+    pub(super) async fn open(url: &str, trust: &Trust) -> Result<(Session, mpsc::Receiver<RoomEvent>)> {
         let mut request = url.into_client_request().with_context(|| format!("WebSocket {url}"))?;
         request.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static("janus-protocol"));
-        let connect = tokio::time::timeout(REQUEST_TIMEOUT, tokio_tungstenite::connect_async(request)).await;
-        let (stream, _) =
-            connect.context("no WebSocket in time")?.with_context(|| format!("WebSocket {url}"))?;
-        let (calls, queue) = mpsc::channel(REQUEST_QUEUE);
-        let (events, receiver) = mpsc::channel(EVENT_QUEUE);
-        let session = Session { calls, events: events.clone() };
-        tokio::spawn(Pump { stream, queue, events, session: None, waiting: HashMap::new(), next: 0 }.run());
+        let (caller, events) = Caller::serve(connect(request, trust).await?, Transactions { session: None });
+        let session = Session { caller };
         session.call(json!({ "janus": "create" })).await.context("creating a session")?;
-        Ok((session, receiver))
+        Ok((session, events))
     }
 
     /// A new handle of the videoroom.
@@ -95,15 +57,9 @@ impl Session {
         let mut answer = self.call(message).await.with_context(|| format!("videoroom {name}"))?;
         let data = answer["plugindata"]["data"].take();
         if let Some(error) = data["error"].as_str() {
-            let code = data["error_code"].as_u64().unwrap_or(0);
-            return Err(Refused { code, text: format!("videoroom {name}: {error}") }.into());
+            bail!("videoroom {name}: {error}");
         }
         Ok((data, answer["jsep"]["sdp"].as_str().map(str::to_owned)))
-    }
-
-    /// Puts an event before those that are still to come.
-    pub(super) async fn announce(&self, event: RoomEvent) -> Result<()> {
-        self.events.send(event).await.ok().context("nobody listens")
     }
 
     /// Ends the session and all its handles.
@@ -112,10 +68,7 @@ impl Session {
     }
 
     async fn call(&self, message: Value) -> Result<Value> {
-        let (answer, reply) = oneshot::channel();
-        self.calls.send(Call { message, answer }).await.ok().context("the socket is closed")?;
-        let reply = tokio::time::timeout(REQUEST_TIMEOUT, reply).await;
-        let reply = reply.context("no answer in time")?.context("the socket was closed")?;
+        let reply = self.caller.call(message).await?;
         if reply["janus"] == "error" {
             bail!("{}", reply["error"]["reason"].as_str().unwrap_or("an error without a reason"));
         }
@@ -123,84 +76,41 @@ impl Session {
     }
 }
 
-/// The task behind a session.
-struct Pump {
-    stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
-    queue: mpsc::Receiver<Call>,
-    events: mpsc::Sender<RoomEvent>,
+/// Janus numbers its messages by transaction; once there is a session each message names it.
+struct Transactions {
     session: Option<u64>,
-    waiting: HashMap<String, oneshot::Sender<Value>>,
-    next: u64,
 }
 
-impl Pump {
-    async fn run(mut self) {
-        if let Err(error) = self.pump().await {
-            let _ = self.events.send(RoomEvent::Closed(format!("{error:#}"))).await;
-        }
-    }
+impl Dialect for Transactions {
+    /// A Janus whose sessions time out does so after 60 s of silence.
+    const PING_INTERVAL: Duration = Duration::from_secs(25);
 
-    /// Until our end is dropped; a socket that is closed by the other side is an error.
-    async fn pump(&mut self) -> Result<()> {
-        let mut keepalive = tokio::time::interval(KEEPALIVE);
-        keepalive.tick().await;
-        loop {
-            tokio::select! {
-                call = self.queue.recv() => {
-                    let Some(call) = call else {
-                        let _ = self.stream.close(None).await;
-                        return Ok(());
-                    };
-                    let transaction = self.write(call.message).await?;
-                    self.waiting.insert(transaction, call.answer);
-                }
-                _ = keepalive.tick() => {
-                    self.write(json!({ "janus": "keepalive" })).await?;
-                }
-                message = self.stream.next() => {
-                    let message = message.context("Janus closed the socket")?;
-                    self.on_message(&message.context("WebSocket")?).await?;
-                }
-            }
-        }
-    }
-
-    async fn write(&mut self, mut message: Value) -> Result<String> {
-        let transaction = self.next.to_string();
-        self.next += 1;
-        message["transaction"] = transaction.clone().into();
+    fn number(&mut self, message: &mut Value, number: u64) {
+        message["transaction"] = number.to_string().into();
         if let Some(session) = self.session {
             message["session_id"] = session.into();
         }
-        self.stream.send(Message::text(message.to_string())).await.context("WebSocket")?;
-        Ok(transaction)
     }
 
-    async fn on_message(&mut self, message: &Message) -> Result<()> {
-        let text = match message {
-            Message::Text(text) => text.as_str(),
-            Message::Close(_) => bail!("Janus closed the socket"),
-            _ => return Ok(()),
-        };
-        let message: Value = serde_json::from_str(text).context("Janus' JSON")?;
+    fn ping(&mut self) -> Option<Value> {
+        self.session.map(|_| json!({ "janus": "keepalive" }))
+    }
+
+    fn answers(&mut self, message: &Value) -> Option<u64> {
         if message["janus"] == "ack" {
-            return Ok(());
+            return None;
         }
+        let number = message["transaction"].as_str()?.parse().ok();
+        // The first answer is the session's; later ids are handles'.
+        self.session = self.session.or(message["data"]["id"].as_u64());
+        number
+    }
+
+    fn events(&self, message: &Value) -> Result<Vec<RoomEvent>> {
         if message["janus"] == "timeout" {
             bail!("Janus timed the session out");
         }
-        if let Some(answer) = message["transaction"].as_str().and_then(|name| self.waiting.remove(name)) {
-            if self.session.is_none() {
-                self.session = message["data"]["id"].as_u64();
-            }
-            let _ = answer.send(message);
-            return Ok(());
-        }
-        for event in events_of(&message["plugindata"]["data"]) {
-            // Nobody listens any more: the participant leaves.
-            let _ = self.events.send(event).await;
-        }
-        Ok(())
+        Ok(events_of(&message["plugindata"]["data"]))
     }
 }
 
@@ -242,5 +152,28 @@ mod tests {
         // Our own unpublishing says "ok", and a talking event is none of ours.
         assert!(events_of(&json!({ "videoroom": "event", "unpublished": "ok" })).is_empty());
         assert!(events_of(&json!({ "videoroom": "talking" })).is_empty());
+    }
+    #[test]
+    fn messages_name_their_transaction_and_the_session() {
+        let mut dialect = Transactions { session: None };
+        assert_eq!(dialect.ping(), None);
+        let mut create = json!({ "janus": "create" });
+        dialect.number(&mut create, 0);
+        assert_eq!(create, json!({ "janus": "create", "transaction": "0" }));
+        let answers = [
+            (json!({ "janus": "success", "transaction": "0", "data": { "id": 77 } }), Some(0)),
+            (json!({ "janus": "success", "transaction": "1", "data": { "id": 5 } }), Some(1)),
+            (json!({ "janus": "ack", "transaction": "2" }), None),
+            (json!({ "janus": "event", "transaction": "2" }), Some(2)),
+            (json!({ "janus": "event", "plugindata": {} }), None),
+        ];
+        for (message, number) in answers {
+            assert_eq!(dialect.answers(&message), number, "{message}");
+        }
+        let mut ping = dialect.ping().expect("there is a session");
+        dialect.number(&mut ping, 3);
+        assert_eq!(ping, json!({ "janus": "keepalive", "transaction": "3", "session_id": 77 }));
+        assert!(dialect.events(&json!({ "janus": "ack", "transaction": "3" })).expect("events").is_empty());
+        assert!(dialect.events(&json!({ "janus": "timeout" })).is_err());
     }
 }

@@ -10,13 +10,13 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::Value;
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Message as Frame;
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use super::pb::{Message, Writer};
 use crate::clock;
+use crate::target::tls::Trust;
+use crate::target::websocket::{Stream, connect};
 use crate::target::{EVENT_QUEUE, Offer, REQUEST_TIMEOUT, RoomEvent};
 
 /// The server drops a client that is silent for long; this is its own suggestion's order of magnitude.
@@ -49,9 +49,8 @@ pub(super) struct Socket {
 
 impl Socket {
     /// Connects; the first reply is [`Reply::Joined`].
-    pub(super) async fn connect(url: &str) -> Result<(Socket, mpsc::Receiver<RoomEvent>)> {
-        let connect = tokio::time::timeout(REQUEST_TIMEOUT, tokio_tungstenite::connect_async(url)).await;
-        let (stream, _) = connect.context("no WebSocket in time")?.context("WebSocket to livekit-server")?;
+    pub(super) async fn connect(url: &str, trust: &Trust) -> Result<(Socket, mpsc::Receiver<RoomEvent>)> {
+        let stream = connect(url, trust).await?;
         let (requests, queue) = mpsc::channel(QUEUE);
         let (reply, replies) = mpsc::channel(QUEUE);
         let (events, receiver) = mpsc::channel(EVENT_QUEUE);
@@ -94,7 +93,7 @@ pub(super) fn description(kind: &str, sdp: &str, id: u64) -> Writer {
 
 /// The task behind a socket.
 struct Pump {
-    stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    stream: Stream,
     queue: mpsc::Receiver<Vec<u8>>,
     replies: mpsc::Sender<Reply>,
     events: mpsc::Sender<RoomEvent>,
