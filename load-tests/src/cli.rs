@@ -117,7 +117,8 @@ pub(crate) struct RunOptions {
     /// network card would begin, and does not do the clients' receive work. IPv4; one generator core; Linux 6.2.
     #[arg(long, requires = "netns", conflicts_with = "steering")]
     pub(crate) wire: bool,
-    /// Niceness of generator and target, e.g. -19 on a machine where other things run; below 0 needs root.
+    /// Niceness of the generator's workers and of what handles media in the target, e.g. -19 on a machine where other things
+    /// run; below 0 needs root.
     #[arg(long, default_value_t = 0, allow_hyphen_values = true)]
     pub(crate) nice: i32,
     /// Share of the clients, 0 to 1, that are full WebRTC clients instead of light ones.

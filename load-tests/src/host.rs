@@ -14,7 +14,7 @@ pub(crate) fn pin_this_thread(cores: &[usize]) {
     }
 }
 
-/// Sets this process' niceness; threads and children that are made afterwards inherit it.
+/// Sets this thread's niceness; threads and children that it makes afterwards inherit it.
 pub(crate) fn set_nice(nice: i32) -> Result<()> {
     rustix::process::setpriority_process(None, nice).with_context(|| format!("--nice {nice}"))
 }

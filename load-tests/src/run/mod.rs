@@ -99,9 +99,6 @@ pub(crate) fn command(options: &RunOptions) -> Result<()> {
     let scenario = Scenario::load(&options.scenario)?;
     let choices = choices(options)?;
     let trust = trust(options)?;
-    if options.nice != 0 {
-        host::set_nice(options.nice)?;
-    }
     let report = turn::block_on(measure_all(options, &scenario, &choices, &trust))?;
     report::deliver(&report, options.json.as_deref(), options.html.as_deref())?;
     let measured = report.turns.iter().any(|turn| !turn.steps.is_empty());
@@ -156,12 +153,16 @@ async fn measure_all(
         address: there,
         media: netns.as_ref().map_or(there, |netns| netns.media),
         netns: netns.as_ref().map(|netns| netns.name.clone()),
+        nice: options.nice,
         tcp_port: options.tcp_port,
         udp_port: options.udp_port,
     };
     let wire = netns.as_ref().and_then(|netns| netns.wire.clone());
+    // Packets come first on both sides; signaling of either takes what they leave. A thread keeps the niceness it began with.
+    host::set_nice(options.nice)?;
     let clients =
         Arc::new(Clients::start(&options.generator_cores, here, wire, clip.clone(), options.full_share)?);
+    host::set_nice(0)?;
     let progress = Progress::new(choices.len() as u32);
     let mut report = head(options, scenario, &clip);
     let end = clock::now() + Duration::from_secs(u64::from(options.max_secs));

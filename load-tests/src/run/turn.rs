@@ -23,6 +23,8 @@ use crate::{clock, host};
 const SETTLE: Duration = Duration::from_millis(1_500);
 /// Between two looks at the clock while a step is measured.
 const TICK: Duration = Duration::from_millis(250);
+/// Most sessions that join together where the scenario does not say how fast.
+const SESSIONS_AT_ONCE: usize = 4;
 /// How often a disturbed step is measured.
 const TRIES: u32 = 3;
 /// How long tasks may take to let go of a target.
@@ -226,8 +228,9 @@ impl Running<'_> {
         while self.sessions.len() < wanted as usize {
             // One after the other as in the published test, a few at a time once there are many.
             let missing = wanted as usize - self.sessions.len();
-            let group =
-                scenario.joins_per_s.map_or((self.sessions.len() / 8).max(1), |_| missing).min(missing);
+            // More at once would take the generator's core for their handshakes.
+            let few = (self.sessions.len() / 8).clamp(1, SESSIONS_AT_ONCE);
+            let group = scenario.joins_per_s.map_or(few, |_| missing).min(missing);
             let first = self.sessions.len();
             for _ in 0..group {
                 self.sessions.push(Session::create(&self.world, self.created).await?);
@@ -408,6 +411,7 @@ mod tests {
                 address,
                 media: address,
                 netns: None,
+                nice: 0,
                 tcp_port: 0,
                 udp_port: 0,
             },

@@ -107,6 +107,7 @@ impl Target for Janus {
             environment: Vec::new(),
             cores: &placement.cores,
             netns: placement.netns.as_deref(),
+            nice: placement.nice,
             scratch: &scratch,
             log: "janus.log",
         })?;

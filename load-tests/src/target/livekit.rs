@@ -120,6 +120,7 @@ impl Target for LiveKit {
             environment: Vec::new(),
             cores: &placement.cores,
             netns: placement.netns.as_deref(),
+            nice: placement.nice,
             scratch: &scratch,
             log: "livekit.log",
         })?;

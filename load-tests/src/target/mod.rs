@@ -34,6 +34,8 @@ pub(crate) struct Placement {
     pub(crate) media: IpAddr,
     /// Network namespace to start in (`ip netns exec NAME ...`).
     pub(crate) netns: Option<String>,
+    /// Niceness of what handles media.
+    pub(crate) nice: i32,
     /// First TCP port the target may use.
     pub(crate) tcp_port: u16,
     /// First UDP port the target may use; so many of them as it likes from there on.
@@ -175,6 +177,7 @@ pub(crate) mod testing {
             address,
             media: address,
             netns: None,
+            nice: 0,
             tcp_port,
             udp_port,
         };

@@ -26,6 +26,7 @@ pub(crate) struct Launch<'a> {
     pub(crate) cores: &'a [usize],
     /// Network namespace to start in.
     pub(crate) netns: Option<&'a str>,
+    pub(crate) nice: i32,
     /// Where its files are; they are there as long as the process is.
     pub(crate) scratch: &'a Arc<Scratch>,
     /// Name of the file for its output.
@@ -42,7 +43,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts it. `ip netns exec` and `taskset` replace themselves, so the process id is the program's.
+    /// Starts it. `ip netns exec`, `nice` and `taskset` replace themselves, so the process id is the program's.
     ///
     /// # Errors
     /// When it cannot be started.
@@ -52,6 +53,9 @@ impl Process {
         let mut words: Vec<String> = Vec::new();
         if let Some(netns) = launch.netns {
             words.extend(["ip", "netns", "exec", netns].map(str::to_owned));
+        }
+        if launch.nice != 0 {
+            words.extend(["nice".to_owned(), "-n".to_owned(), launch.nice.to_string()]);
         }
         words.extend(["taskset".to_owned(), "--cpu-list".to_owned(), cores.join(","), name.clone()]);
         words.extend(launch.arguments);
@@ -174,6 +178,7 @@ mod tests {
             environment: vec![("WORD".into(), "spoken".into())],
             cores: &[0],
             netns: None,
+            nice: 5,
             scratch: &scratch,
             log: "log",
         };

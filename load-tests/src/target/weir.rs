@@ -132,16 +132,18 @@ impl Target for Weir {
             option("WEIR_SLOTS_PER_CORE", SLOTS_PER_CORE.to_string()),
         ];
         node.extend(self.reactor.map(|reactor| option("WEIR_REACTOR", reactor.name().to_owned())));
-        let launch = |arguments: Vec<String>, environment, cores, log| Launch {
+        let launch = |arguments: Vec<String>, environment, cores, nice, log| Launch {
             program: &binary,
             arguments,
             environment,
             cores,
             netns: placement.netns.as_deref(),
+            nice,
             scratch: &scratch,
             log,
         };
-        let node = Process::start(launch(vec!["node".into()], node, &placement.cores, "node.log"))?;
+        let nice = placement.nice;
+        let node = Process::start(launch(vec!["node".into()], node, &placement.cores, nice, "node.log"))?;
         let data = scratch.file("data");
         let controller = vec![
             option("WEIR_LISTEN", format!("{address}:{rest}")),
@@ -155,7 +157,7 @@ impl Target for Weir {
         ];
         let cores = &placement.control_cores;
         let controller =
-            Process::start(launch(vec!["controller".into()], controller, cores, "controller.log"))?;
+            Process::start(launch(vec!["controller".into()], controller, cores, 0, "controller.log"))?;
         self.url = format!("http://{address}:{rest}");
         let mut running = Running { node, controller };
         let ready =

@@ -73,6 +73,7 @@ mod tests {
             address: "10.9.0.1".parse().expect("an address"),
             media: "10.8.0.1".parse().expect("an address"),
             netns: None,
+            nice: 0,
             tcp_port: 25_000,
             udp_port: 35_000,
         };

@@ -42,6 +42,7 @@ mod tests {
             address: [10, 0, 0, 1].into(),
             media: [10, 0, 1, 1].into(),
             netns: None,
+            nice: 0,
             tcp_port: 25_000,
             udp_port: 35_000,
         };
