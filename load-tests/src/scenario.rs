@@ -151,7 +151,7 @@ mod tests {
         assert_eq!(shape("join-storm"), (2, 10, 18));
         assert_eq!(shape("churn"), (7, 7, 42));
         // Those with steps are through well before a run's time is over, their joining included.
-        for (name, joining_s) in [("1-to-2000", 11.0), ("join-storm", 10.0), ("churn", 0.0)] {
+        for (name, joining_s) in [("1-to-2000", 101.0), ("join-storm", 10.0), ("churn", 0.0)] {
             let scenario = Scenario::load(name).unwrap();
             let people = scenario.users() * scenario.steps.last().expect("it has steps");
             let joining = scenario.joins_per_s.map_or(0.0, |rate| f64::from(people) / rate);

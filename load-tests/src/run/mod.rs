@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use tokio::signal::unix::{SignalKind, signal};
 
 use self::netns::Netns;
 use crate::cli::{Reactor, RunOptions, TargetKind};
@@ -99,11 +100,31 @@ pub(crate) fn command(options: &RunOptions) -> Result<()> {
     let scenario = Scenario::load(&options.scenario)?;
     let choices = choices(options)?;
     let trust = trust(options)?;
-    let report = turn::block_on(measure_all(options, &scenario, &choices, &trust))?;
+    let measured = turn::block_on(async {
+        tokio::select! {
+            report = measure_all(options, &scenario, &choices, &trust) => report,
+            signal = interrupted() => Err(anyhow::anyhow!("ended by {signal}; what was started is stopped")),
+        }
+    });
+    let report = measured?;
     report::deliver(&report, options.json.as_deref(), options.html.as_deref())?;
     let measured = report.turns.iter().any(|turn| !turn.steps.is_empty());
     anyhow::ensure!(measured, "nothing could be measured");
     Ok(())
+}
+
+/// Until somebody ends the program. Targets and network namespaces must not outlive it.
+async fn interrupted() -> &'static str {
+    let terminated = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut signals) => drop(signals.recv().await),
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        Ok(()) = tokio::signal::ctrl_c() => "SIGINT",
+        () = terminated => "SIGTERM",
+    }
 }
 
 /// Whose certificates are taken; targets that are started here have none.

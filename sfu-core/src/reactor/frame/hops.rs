@@ -14,8 +14,11 @@ const ENTRIES: usize = 1 << 14;
 const WAYS: usize = 4;
 /// A known hop is asked for again after this long.
 const REFRESH: Duration = Duration::from_secs(3);
-/// A destination without a hop is asked for again after this long.
+/// A destination without a hop is asked for again after this long, and after twice as long each time it has none: a
+/// neighbour is known in a moment, a tunnel never becomes Ethernet.
 const RETRY: Duration = Duration::from_millis(500);
+/// How often the time is doubled.
+const DOUBLINGS: u8 = 6;
 /// A hop nobody has confirmed for so long is not used any more.
 const LIFETIME: Duration = Duration::from_secs(10);
 
@@ -24,6 +27,8 @@ struct Entry {
     to: IpAddr,
     local: LocalId,
     hop: Option<Hop>,
+    /// Answers without a hop in a row.
+    misses: u8,
     ask_at: Timestamp,
     dies_at: Timestamp,
 }
@@ -51,7 +56,7 @@ impl Hops {
         let Some(entry) = self.find(local, to) else {
             ask();
             *self.place(local, to, now) =
-                Some(Entry { to, local, hop: None, ask_at: now + RETRY, dies_at: now });
+                Some(Entry { to, local, hop: None, misses: 0, ask_at: now + RETRY, dies_at: now });
             return None;
         };
         if now >= entry.ask_at {
@@ -66,7 +71,12 @@ impl Hops {
     pub(super) fn on_answer(&mut self, local: LocalId, to: IpAddr, hop: Option<Hop>, now: Timestamp) {
         if let Some(entry) = self.find(local, to) {
             entry.hop = hop;
-            entry.ask_at = now + if hop.is_some() { REFRESH } else { RETRY };
+            if hop.is_some() {
+                (entry.misses, entry.ask_at) = (0, now + REFRESH);
+            } else {
+                entry.ask_at = now + RETRY * (1 << entry.misses);
+                entry.misses = (entry.misses + 1).min(DOUBLINGS);
+            }
             entry.dies_at = now + LIFETIME;
         }
     }
@@ -156,6 +166,9 @@ mod tests {
         hops.on_answer(LOCAL, ip(1), None, at(1));
         assert_eq!(get(&mut hops, ip(1), at(2)), (None, false));
         assert_eq!(get(&mut hops, ip(1), at(501)), (None, true));
+        hops.on_answer(LOCAL, ip(1), None, at(501));
+        assert_eq!(get(&mut hops, ip(1), at(1_500)), (None, false), "twice as long the second time");
+        assert_eq!(get(&mut hops, ip(1), at(1_501)), (None, true));
         hops.on_answer(LOCAL, ip(1), Some(HOP), at(502));
         hops.forget(LOCAL, ip(1));
         assert_eq!(get(&mut hops, ip(1), at(503)), (None, false));
