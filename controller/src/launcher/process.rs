@@ -442,6 +442,18 @@ mod tests {
         assert!(lock(&launcher.children).slots.is_empty());
     }
 
+    /// Environment of a child. While the shell becomes `sleep` it reads as empty.
+    async fn environment(pid: u32) -> String {
+        for _ in 0..1_000 {
+            let text = std::fs::read_to_string(format!("/proc/{pid}/environ")).expect("it lives");
+            if !text.is_empty() {
+                return text;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("process {pid} has no environment");
+    }
+
     #[tokio::test]
     async fn starts_again_what_died_at_the_same_address() {
         let launcher = changed(
@@ -455,7 +467,7 @@ mod tests {
         rustix::process::kill_process(killed, rustix::process::Signal::KILL).expect("ours");
         let again = life.wait_for(|pid| *pid != 0 && *pid != first);
         let second = *timeout(Duration::from_secs(10), again).await.expect("in time").expect("watched");
-        let environment = std::fs::read_to_string(format!("/proc/{second}/environ")).expect("it lives");
+        let environment = environment(second).await;
         assert!(environment.contains("WEIR_NODE_LISTEN=127.0.0.1:4711\0"), "{environment}");
         assert_eq!(launcher.discover().await.expect("works"), [node]);
         launcher.stop_all().await;
@@ -474,8 +486,7 @@ mod tests {
         launcher.stop(&nodes[0].environment_id).await.expect("ends");
         nodes.push(launcher.launch(LaunchRequest::default()).await.expect("ready"));
         for node in &nodes[1..] {
-            let environment = std::fs::read_to_string(format!("/proc/{}/environ", pid(&launcher, node)));
-            let environment = environment.expect("it lives");
+            let environment = environment(pid(&launcher, node)).await;
             let port = environment.split('\0').find_map(|var| var.strip_prefix("WEIR_MEDIA_PORT="));
             ports.push(port.expect("set").to_owned());
         }
