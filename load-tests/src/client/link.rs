@@ -42,8 +42,8 @@ pub(super) struct Link {
     pub(super) began: Instant,
     peer: Option<SocketAddr>,
     dtls: Option<Dtls>,
-    /// Ours and theirs, once DTLS is done.
-    pub(super) keys: Option<(Srtp, Srtp)>,
+    /// Ours and theirs, once DTLS is done. Elsewhere, as most packets that come are not decrypted.
+    pub(super) keys: Option<Box<(Srtp, Srtp)>>,
     pub(super) next_report: Instant,
     outcome: Option<oneshot::Sender<Outcome>>,
 }
@@ -129,7 +129,7 @@ impl Link {
             anyhow::bail!("DTLS exported {} bytes, too few for {profile:?}", material.len());
         };
         let ours_first = self.remote.we_are_dtls_client;
-        self.keys = Some(if ours_first { (client, server) } else { (server, client) });
+        self.keys = Some(Box::new(if ours_first { (client, server) } else { (server, client) }));
         // Reports of many connections shall not leave in one millisecond.
         self.next_report = now + REPORT_INTERVAL.mul_f64(rand::random());
         Ok(())
@@ -143,7 +143,7 @@ impl Link {
         batch: &mut Batch,
         stats: &mut Stats,
     ) {
-        let Some((tx, rx)) = &self.keys else { return };
+        let Some((tx, rx)) = self.keys.as_deref() else { return };
         let Some(end) = rx.open_rtcp(datagram) else {
             stats.auth_failed += 1;
             return;

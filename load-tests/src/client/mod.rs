@@ -4,6 +4,7 @@
 //! handled by workers (`worker.rs`), one pinned thread for each of the generator's cores.
 
 pub(crate) mod dtls;
+mod fetch;
 mod full;
 pub(crate) mod ice;
 mod link;
@@ -16,6 +17,7 @@ mod rtp;
 pub(crate) mod sdp;
 mod srtp;
 pub(crate) mod stats;
+mod table;
 pub(crate) mod units;
 mod wheel;
 pub(crate) mod wire;
@@ -39,9 +41,10 @@ use self::publisher::Publisher;
 use self::receiver::Receiver;
 use self::sdp::{Local, Remote, Ssrcs};
 use self::stats::Stats;
+use self::table::Client;
 use self::units::{SendLog, Units};
 use self::wire::Wire;
-use self::worker::{Client, Command};
+use self::worker::Command;
 use crate::media::Clip;
 use crate::{clock, host};
 

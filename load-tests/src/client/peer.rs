@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::dtls::{ClosedByServer, Identity};
+use super::fetch::fetch;
 use super::ice::Credentials;
 use super::link::{Link, Outcome};
 use super::net::{Buffers, Socket, Train};
@@ -85,6 +86,23 @@ impl Peer {
     /// Whether this one sends media.
     pub(crate) fn is_publisher(&self) -> bool {
         matches!(self.role, Role::Publisher(_))
+    }
+
+    /// Has the processor fetch what the next delivery, visit or sending reads, so that it need not be waited for. Call it
+    /// for one step after the other, with time in between: each follows a pointer that the one before has fetched.
+    pub(super) fn approach(&self, step: usize) {
+        match (step, &self.role) {
+            (0, _) => {
+                fetch(&self.socket);
+                fetch(&self.link.keys);
+                fetch(&self.link.next_check);
+                fetch(&self.role);
+            }
+            (1, Role::Receiver(receiver)) => fetch(&**receiver),
+            (1, Role::Publisher(publisher)) => fetch(&**publisher),
+            (_, Role::Receiver(receiver)) => receiver.approach(),
+            (_, Role::Publisher(_)) => {}
+        }
     }
 
     /// The receiver, for those that are one.
@@ -178,7 +196,7 @@ impl Peer {
 
     /// Requests at once, reports once a second.
     fn report(&mut self, now: Instant, now_ns: u64, context: &mut Context) {
-        let Some((tx, _)) = &mut self.link.keys else { return };
+        let Some((tx, _)) = self.link.keys.as_deref_mut() else { return };
         let packet = &mut context.packet;
         packet.clear();
         if let Role::Receiver(receiver) = &mut self.role {
@@ -208,7 +226,7 @@ impl Peer {
     }
 
     fn send_media(&mut self, context: &mut Context, write: impl FnOnce(&mut Publisher, &mut Batch, &Srtp)) {
-        if let (Role::Publisher(publisher), Some((tx, _))) = (&mut self.role, &self.link.keys) {
+        if let (Role::Publisher(publisher), Some((tx, _))) = (&mut self.role, self.link.keys.as_deref()) {
             context.batch.clear();
             write(publisher, &mut context.batch, tx);
             let (packets, bytes) = Publisher::tally(&context.batch);
@@ -250,7 +268,7 @@ impl Taken<'_> {
                 [20..=63, ..] => link.on_dtls(socket, datagram, now)?,
                 [128..=191, 192..=223, ..] => link.on_rtcp(role, datagram, arrival_ns, batch, stats),
                 [128..=191, ..] => {
-                    if let (Some((_, rx)), Role::Receiver(receiver)) = (&link.keys, &mut **role) {
+                    if let (Some((_, rx)), Role::Receiver(receiver)) = (link.keys.as_deref(), &mut **role) {
                         receiver.on_rtp(datagram, arrival_ns, rx, stats);
                     }
                 }

@@ -17,6 +17,7 @@ use std::ffi::CString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::ops::Range;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -47,6 +48,8 @@ const TUN_F_USO: libc::c_uint = 0x20 | 0x40;
 const FRAME_MAX: usize = HEADER + 65_535;
 /// Frames taken in at a time, so that nothing else waits for long.
 const BATCH: usize = 256;
+/// Frames that are read before one is delivered: so long its reader has to bring close what the delivery needs.
+pub(crate) const STEPS: usize = 3;
 /// First port of our clients.
 const FIRST_PORT: u16 = 10_000;
 
@@ -64,12 +67,47 @@ pub(crate) struct Wire {
     next_port: AtomicU16,
 }
 
-/// Reused memory for receiving.
-pub(crate) struct FrameBuffer(Box<[u8]>);
+/// Who reads the wire.
+pub(crate) trait Reader {
+    /// A frame for this port will be delivered after `STEPS - step` others.
+    fn approach(&mut self, port: u16, step: usize);
+    /// What one frame brought.
+    fn deliver(&mut self, delivery: Delivery<'_>);
+}
 
-impl FrameBuffer {
-    pub(crate) fn new() -> FrameBuffer {
-        FrameBuffer(vec![0; FRAME_MAX].into())
+/// Reused memory for receiving: the frame that is delivered and those behind it.
+pub(crate) struct FrameBuffers([FrameBuffer; STEPS + 1]);
+
+struct FrameBuffer {
+    bytes: Box<[u8]>,
+    found: Option<Found>,
+}
+
+/// Where in its buffer a frame's datagrams are.
+struct Found {
+    port: u16,
+    from: SocketAddr,
+    datagrams: Range<usize>,
+    segment: usize,
+}
+
+impl FrameBuffers {
+    pub(crate) fn new() -> FrameBuffers {
+        FrameBuffers(std::array::from_fn(|_| FrameBuffer { bytes: vec![0; FRAME_MAX].into(), found: None }))
+    }
+
+    /// Takes all that is in here a step nearer to its delivery; frame `number` is the newest.
+    fn pass(&mut self, number: usize, reader: &mut impl Reader) {
+        let at = |back: usize| (number + STEPS + 1 - back) % (STEPS + 1);
+        for step in 0..STEPS {
+            if let Some(found) = &self.0[at(step)].found {
+                reader.approach(found.port, step);
+            }
+        }
+        let FrameBuffer { bytes, found } = &mut self.0[at(STEPS)];
+        if let Some(Found { port, from, datagrams, segment }) = found.take() {
+            reader.deliver(Delivery { port, from, bytes: &mut bytes[datagrams], segment });
+        }
     }
 }
 
@@ -124,15 +162,21 @@ impl Wire {
     }
 
     /// Hands on what is there, a batch at most. Whether there may be more.
-    pub(crate) fn receive(&self, buffer: &mut FrameBuffer, mut on: impl FnMut(Delivery<'_>)) -> bool {
-        for _ in 0..BATCH {
-            // Would block, or the device is gone with its namespace: silence either way.
-            let Ok(length) = (&self.device).read(&mut buffer.0) else { return false };
-            if let Some(delivery) = parse(&mut buffer.0[..length]) {
-                on(delivery);
+    pub(crate) fn receive(&self, buffers: &mut FrameBuffers, reader: &mut impl Reader) -> bool {
+        let (mut number, mut end) = (0, BATCH);
+        while number < end + STEPS {
+            let buffer = &mut buffers.0[number % (STEPS + 1)];
+            if number < end {
+                match (&self.device).read(&mut buffer.bytes) {
+                    Ok(length) => buffer.found = parse(&buffer.bytes[..length]),
+                    // Would block, or the device is gone with its namespace: silence either way.
+                    Err(_) => end = number,
+                }
             }
+            buffers.pass(number, reader);
+            number += 1;
         }
-        true
+        end == BATCH
     }
 
     /// Sends datagrams of `segment` bytes each (the last may be shorter) as one frame; whether it left.
@@ -145,7 +189,7 @@ impl Wire {
 }
 
 /// Finds the datagrams in a frame; `None` for anything but UDP in an unfragmented IPv4 packet.
-fn parse(frame: &mut [u8]) -> Option<Delivery<'_>> {
+fn parse(frame: &[u8]) -> Option<Found> {
     let is_run = frame.get(1)? & 0x7F == GSO_UDP;
     let size = usize::from(u16::from_ne_bytes([*frame.get(4)?, *frame.get(5)?]));
     let ip = frame.get(VIRTIO + ETHERNET..)?;
@@ -158,12 +202,13 @@ fn parse(frame: &mut [u8]) -> Option<Delivery<'_>> {
     let source = Ipv4Addr::from(*ip.get(12..)?.first_chunk::<4>()?);
     let udp = ip.get(ip_len..)?;
     let word = |at: usize| Some(u16::from_be_bytes(*udp.get(at..)?.first_chunk::<2>()?));
-    let (from, port, length) = (SocketAddr::new(source.into(), word(0)?), word(2)?, usize::from(word(4)?));
+    let (from, port) = (SocketAddr::new(source.into(), word(0)?), word(2)?);
     let start = VIRTIO + ETHERNET + ip_len + UDP;
     // A short frame has padding behind the datagram.
-    let bytes = frame.get_mut(start..start + length.checked_sub(UDP)?)?;
-    let segment = if is_run && size > 0 { size } else { bytes.len().max(1) };
-    Some(Delivery { port, from, bytes, segment })
+    let length = usize::from(word(4)?).checked_sub(UDP)?;
+    frame.get(start..start + length)?;
+    let segment = if is_run && size > 0 { size } else { length.max(1) };
+    Some(Found { port, from, datagrams: start..start + length, segment })
 }
 
 /// Headers of a frame with `length` bytes of datagrams. The kernel, or the card it stands for, completes the checksum.
@@ -230,11 +275,50 @@ mod tests {
             assert_eq!(folded_sum(&frame[VIRTIO + ETHERNET..][..IPV4], 0), 0xFFFF);
             // Short frames are filled up to 60 bytes.
             frame.extend([0; 9]);
-            let delivery = parse(&mut frame).expect("a datagram");
-            assert_eq!((delivery.port, delivery.from), (40_000, SocketAddr::V4(from)));
-            assert_eq!((delivery.bytes.len(), delivery.segment), (length, expected));
-            assert!(delivery.bytes.iter().all(|byte| *byte == 7));
+            let found = parse(&frame).expect("a datagram");
+            assert_eq!((found.port, found.from), (40_000, SocketAddr::V4(from)));
+            assert_eq!((found.datagrams.len(), found.segment), (length, expected));
+            assert!(frame[found.datagrams].iter().all(|byte| *byte == 7));
         }
+    }
+
+    /// What a reader was told: (port, step), the delivery being the last step.
+    #[derive(Default)]
+    struct Told(Vec<(u16, usize)>);
+
+    impl Reader for Told {
+        fn approach(&mut self, port: u16, step: usize) {
+            self.0.push((port, step));
+        }
+
+        fn deliver(&mut self, delivery: Delivery<'_>) {
+            assert_eq!(*delivery.bytes, delivery.port.to_be_bytes());
+            self.0.push((delivery.port, STEPS));
+        }
+    }
+
+    #[test]
+    fn every_frame_comes_nearer_step_by_step_and_is_delivered_in_order() {
+        let from = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1);
+        let (mut buffers, mut told) = (FrameBuffers::new(), Told::default());
+        for number in 0..7 + STEPS {
+            if let Ok(port) = u16::try_from(number)
+                && number < 7
+            {
+                let to = SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
+                let frame = [&header(from, to, 2, 2)[..], &port.to_be_bytes()].concat();
+                let buffer = &mut buffers.0[number % (STEPS + 1)];
+                buffer.bytes[..frame.len()].copy_from_slice(&frame);
+                buffer.found = parse(&frame);
+            }
+            buffers.pass(number, &mut told);
+        }
+        let of =
+            |port| told.0.iter().filter(|(of, _)| *of == port).map(|(_, step)| *step).collect::<Vec<_>>();
+        assert!((0..7).all(|port| of(port) == (0..=STEPS).collect::<Vec<_>>()));
+        let delivered: Vec<_> =
+            told.0.iter().filter(|(_, step)| *step == STEPS).map(|(port, _)| *port).collect();
+        assert_eq!(delivered, (0..7).collect::<Vec<_>>());
     }
 
     #[test]
@@ -242,12 +326,12 @@ mod tests {
         let from = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1);
         let whole = [&header(from, from, 4, 4)[..], &[0; 4]].concat();
         for length in 0..whole.len() {
-            assert!(parse(&mut whole[..length].to_vec()).is_none(), "{length} bytes");
+            assert!(parse(&whole[..length]).is_none(), "{length} bytes");
         }
         for (at, byte) in [(VIRTIO + 12, 0x86), (VIRTIO + ETHERNET + 9, 6), (VIRTIO + ETHERNET + 6, 0x20)] {
             let mut other = whole.clone();
             other[at] = byte;
-            assert!(parse(&mut other).is_none(), "byte {at}");
+            assert!(parse(&other).is_none(), "byte {at}");
         }
     }
 }

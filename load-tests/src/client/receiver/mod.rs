@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use self::track::Track;
 use self::transport_cc::TransportCc;
+use super::fetch::fetch;
 use super::rtcp::{self, Item};
 use super::rtp::{self, Header};
 use super::sdp::{Kind, Remote, extension};
@@ -80,6 +81,11 @@ impl Receiver {
                 self.tracks.push(Track::new(kind, section.ssrc, payload_type, rtx));
             }
         }
+    }
+
+    /// Has what is kept of each stream fetched.
+    pub(super) fn approach(&self) {
+        self.tracks.iter().for_each(fetch);
     }
 
     /// Whether each video track (or, without one, each audio track) has shown a whole key frame.
