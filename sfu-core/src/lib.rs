@@ -28,6 +28,7 @@ pub mod forward;
 pub mod ids;
 pub mod metrics;
 pub mod node;
+pub mod prefetch;
 pub mod reactor;
 pub mod shard;
 pub mod time;

@@ -2,7 +2,7 @@
 //!
 //! | cipher | made of | packet |
 //! |---|---|---|
-//! | [`Gcm`] | aws-lc-rs or ring AEAD, see [`GcmKey`] | header = associated data, payload sealed, 16 bytes of tag (RFC 7714 §8, §9) |
+//! | [`Gcm`] | aws-lc or ring AEAD, see [`GcmKey`] | header = associated data, payload sealed, 16 bytes of tag (RFC 7714 §8, §9) |
 //! | [`CmHmac`] | RustCrypto AES-CTR and HMAC-SHA1 | payload encrypted, 10 bytes of tag over all of it (RFC 3711 §4) |
 //!
 //! Key schedules and keyed hash states are expanded once, here; a packet costs no allocation. GCM seals from the
@@ -11,15 +11,16 @@
 
 use aes::Aes128Enc;
 use aes::cipher::{InnerIvInit, KeyInit, StreamCipher, StreamCipherCoreWrapper};
-use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use ctr::flavors::Ctr128BE;
 use hmac::{Hmac, Mac};
 use sha1::Sha1;
 
+use super::gcm_key::{GCM_TAG_BYTES, GcmKey};
 use super::kdf::SessionKeys;
 use super::profile::SrtpProfile;
 use crate::drop_reason::DropReason;
 use crate::ids::{ExtSeq, Ssrc};
+use crate::prefetch::prefetch;
 
 /// Fixed RTCP header plus sender SSRC: never encrypted, bytes (RFC 3711 §3.4).
 pub const RTCP_CLEAR_BYTES: usize = 8;
@@ -27,8 +28,6 @@ pub const RTCP_CLEAR_BYTES: usize = 8;
 const WORD_BYTES: usize = 4;
 /// The E flag in the word before or behind the tag: the packet is encrypted (RFC 3711 §3.4).
 const E_FLAG: u32 = 1 << 31;
-/// AEAD tag, bytes (RFC 7714 §13).
-const GCM_TAG_BYTES: usize = 16;
 /// Truncated HMAC-SHA1 tag, bytes (RFC 3711 §5.2).
 const HMAC_TAG_BYTES: usize = 10;
 
@@ -46,6 +45,15 @@ impl Cipher {
         match profile {
             SrtpProfile::Aes128CmHmacSha1_80 => Cipher::CmHmac(Box::new(CmHmac::new(keys))),
             SrtpProfile::AeadAes128Gcm | SrtpProfile::AeadAes256Gcm => Cipher::Gcm(Gcm::new(profile, keys)),
+        }
+    }
+
+    /// Asks for the key schedule.
+    #[inline]
+    pub fn prefetch_key(&self) {
+        match self {
+            Cipher::Gcm(gcm) => gcm.key.prefetch(),
+            Cipher::CmHmac(cm) => prefetch(&**cm),
         }
     }
 
@@ -138,7 +146,7 @@ pub struct Gcm {
 impl Gcm {
     fn new(profile: SrtpProfile, keys: &SessionKeys) -> Gcm {
         let bytes = &keys.encryption[..profile.key_len()];
-        let key = if ring_is_wider() { GcmKey::ring(bytes) } else { GcmKey::aws_lc(bytes) };
+        let key = GcmKey::new(bytes);
         let mut salt = [0; 16];
         salt[..12].copy_from_slice(&keys.salt[..12]);
         Gcm { key, salt: u128::from_be_bytes(salt) }
@@ -227,106 +235,6 @@ impl Gcm {
         };
         opened.map(|()| plain_len)
     }
-}
-
-/// The key that packets are sealed and opened with, in the library that is faster on this CPU.
-///
-/// aws-lc has wide AES and carry-less multiplication only together with AVX-512; ring has them with AVX2 too. On a CPU
-/// with VAES and without AVX-512 (AMD Zen 3) 1200 bytes cost 403 ns in aws-lc and 263 ns in ring, the copy that ring
-/// needs included; with AVX-512 both take about 245 ns. Both give the same bytes.
-pub enum GcmKey {
-    /// aws-lc-rs: seals from slice to slice.
-    AwsLc(LessSafeKey),
-    /// ring: seals in place only. Boxed: its key schedule is inline, aws-lc's is behind a pointer already.
-    Ring(Box<ring::aead::LessSafeKey>),
-}
-
-impl GcmKey {
-    /// `key` has 16 or 32 bytes.
-    fn aws_lc(key: &[u8]) -> GcmKey {
-        GcmKey::AwsLc(aws_lc_key(key))
-    }
-
-    /// `key` has 16 or 32 bytes.
-    fn ring(key: &[u8]) -> GcmKey {
-        let algorithm = if key.len() == 16 { &ring::aead::AES_128_GCM } else { &ring::aead::AES_256_GCM };
-        let key = ring::aead::UnboundKey::new(algorithm, key).expect("the key has the algorithm's length");
-        GcmKey::Ring(Box::new(ring::aead::LessSafeKey::new(key)))
-    }
-
-    /// Seals `payload` into `out`, which is as long as payload and tag.
-    #[inline]
-    fn seal(&self, nonce: [u8; 12], aad: &[u8], payload: &[u8], out: &mut [u8]) {
-        let (sealed, tag) = out.split_at_mut(payload.len());
-        match self {
-            GcmKey::AwsLc(key) => {
-                let nonce = Nonce::assume_unique_for_key(nonce);
-                key.seal_out_of_place_scatter(nonce, Aad::from(aad), payload, sealed, &[], tag)
-                    .expect("lengths match and a datagram is far below the limit of GCM");
-            }
-            GcmKey::Ring(key) => {
-                let nonce = ring::aead::Nonce::assume_unique_for_key(nonce);
-                sealed.copy_from_slice(payload);
-                let made = key
-                    .seal_in_place_separate_tag(nonce, ring::aead::Aad::from(aad), sealed)
-                    .expect("a datagram is far below the limit of GCM");
-                tag.copy_from_slice(made.as_ref());
-            }
-        }
-    }
-
-    /// Seals `body` where it lies; returns the tag.
-    fn seal_in_place(&self, nonce: [u8; 12], aad: &[u8], body: &mut [u8]) -> [u8; GCM_TAG_BYTES] {
-        let mut tag = [0; GCM_TAG_BYTES];
-        match self {
-            GcmKey::AwsLc(key) => {
-                let nonce = Nonce::assume_unique_for_key(nonce);
-                let made = key.seal_in_place_separate_tag(nonce, Aad::from(aad), body);
-                tag.copy_from_slice(made.expect("a datagram is far below the limit of GCM").as_ref());
-            }
-            GcmKey::Ring(key) => {
-                let nonce = ring::aead::Nonce::assume_unique_for_key(nonce);
-                let made = key.seal_in_place_separate_tag(nonce, ring::aead::Aad::from(aad), body);
-                tag.copy_from_slice(made.expect("a datagram is far below the limit of GCM").as_ref());
-            }
-        }
-        tag
-    }
-
-    /// Opens `sealed`, payload and tag, in place.
-    #[inline]
-    fn open(&self, nonce: [u8; 12], aad: &[u8], sealed: &mut [u8]) -> Result<(), DropReason> {
-        let opened = match self {
-            GcmKey::AwsLc(key) => {
-                let (body, tag) = sealed.split_at_mut(sealed.len() - GCM_TAG_BYTES);
-                let nonce = Nonce::assume_unique_for_key(nonce);
-                key.open_in_place_separate_tag(nonce, Aad::from(aad), tag, body).is_ok()
-            }
-            GcmKey::Ring(key) => {
-                let nonce = ring::aead::Nonce::assume_unique_for_key(nonce);
-                key.open_in_place(nonce, ring::aead::Aad::from(aad), sealed).is_ok()
-            }
-        };
-        if opened { Ok(()) } else { Err(DropReason::AuthFailed) }
-    }
-}
-
-fn aws_lc_key(key: &[u8]) -> LessSafeKey {
-    let algorithm = if key.len() == 16 { &AES_128_GCM } else { &AES_256_GCM };
-    LessSafeKey::new(UnboundKey::new(algorithm, key).expect("the key has the algorithm's length"))
-}
-
-/// Whether this CPU has the wide instructions that ring uses and not those that aws-lc wants.
-fn ring_is_wider() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return is_x86_feature_detected!("vaes")
-        && is_x86_feature_detected!("vpclmulqdq")
-        && is_x86_feature_detected!("avx2")
-        && !(is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512vl"));
-    #[cfg(not(target_arch = "x86_64"))]
-    return false;
 }
 
 /// AES_128_CM_HMAC_SHA1_80 (RFC 3711 §4.1.1, §4.2.1).
@@ -444,40 +352,4 @@ fn rtcp_aad(header: &[u8], word: [u8; WORD_BYTES]) -> [u8; RTCP_CLEAR_BYTES + WO
 #[inline]
 fn read_u32(bytes: &[u8], at: usize) -> u32 {
     u32::from_be_bytes(bytes[at..at + 4].try_into().expect("four bytes were taken"))
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        /// The tests of the contexts see only the library that this CPU chooses.
-        #[test]
-        fn both_libraries_give_the_same_bytes(
-            key in prop::sample::select(vec![16usize, 32]), nonce: [u8; 12],
-            aad in prop::collection::vec(any::<u8>(), 0..60), payload in prop::collection::vec(any::<u8>(), 0..1500),
-            flip in any::<prop::sample::Index>(),
-        ) {
-            let bytes: Vec<u8> = (0..key as u8).collect();
-            let (aws_lc, ring) = (GcmKey::aws_lc(&bytes), GcmKey::ring(&bytes));
-            let mut sealed = [vec![0; payload.len() + GCM_TAG_BYTES], vec![1; payload.len() + GCM_TAG_BYTES]];
-            aws_lc.seal(nonce, &aad, &payload, &mut sealed[0]);
-            ring.seal(nonce, &aad, &payload, &mut sealed[1]);
-            prop_assert_eq!(&sealed[0], &sealed[1]);
-            for cipher in [&aws_lc, &ring] {
-                let mut body = payload.clone();
-                let tag = cipher.seal_in_place(nonce, &aad, &mut body);
-                prop_assert_eq!([&body[..], &tag[..]].concat(), &sealed[0][..]);
-                let mut opened = sealed[0].clone();
-                prop_assert_eq!(cipher.open(nonce, &aad, &mut opened), Ok(()));
-                prop_assert_eq!(&opened[..payload.len()], &payload[..]);
-                let mut forged = sealed[0].clone();
-                let at = flip.index(forged.len());
-                forged[at] ^= 1;
-                prop_assert_eq!(cipher.open(nonce, &aad, &mut forged), Err(DropReason::AuthFailed));
-            }
-        }
-    }
 }

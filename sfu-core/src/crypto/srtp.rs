@@ -18,6 +18,7 @@ use super::replay::RtpWindow;
 use super::srtcp::{RtcpRx, RtcpTx};
 use crate::drop_reason::DropReason;
 use crate::ids::{ExtSeq, SeqNo, Ssrc};
+use crate::prefetch::prefetch;
 
 /// Most SSRCs that one peer may send on, for RTP and for RTCP each: three simulcast layers and audio with their
 /// retransmissions are eight, twice.
@@ -147,6 +148,19 @@ impl SrtpTx {
     /// A context from session keys, as test vectors give them. They must be of `profile`.
     pub fn from_session_keys(profile: SrtpProfile, rtp: &SessionKeys, rtcp: &SessionKeys) -> SrtpTx {
         SrtpTx { profile, cipher: Cipher::new(profile, rtp), rtcp: RtcpTx::new(Cipher::new(profile, rtcp)) }
+    }
+
+    /// Asks for the context, but for what is behind a pointer.
+    #[inline]
+    pub fn prefetch(&self) {
+        prefetch(&self.profile);
+        prefetch(&self.cipher);
+    }
+
+    /// Asks for the key, when what [`SrtpTx::prefetch`] asks for is there.
+    #[inline]
+    pub fn prefetch_key(&self) {
+        self.cipher.prefetch_key();
     }
 
     /// What protection adds to an RTP packet, bytes.

@@ -165,14 +165,17 @@ struct Recent {
 #[derive(Clone, Debug)]
 pub struct ResendLimiter {
     /// By `seq % RECENT`; a collision only forgets, and the budget still holds.
-    recent: [Recent; RECENT],
+    recent: Box<[Recent; RECENT]>,
     /// In sent packets: a resend costs [`PACKETS_PER_RESEND`].
     budget: u32,
 }
 
 impl Default for ResendLimiter {
     fn default() -> ResendLimiter {
-        ResendLimiter { recent: [Recent::default(); RECENT], budget: RESEND_BURST * PACKETS_PER_RESEND }
+        ResendLimiter {
+            recent: Box::new([Recent::default(); RECENT]),
+            budget: RESEND_BURST * PACKETS_PER_RESEND,
+        }
     }
 }
 

@@ -93,7 +93,8 @@ pub struct SeqMap {
     next_out: u64,
     /// Outgoing timestamp of the newest packet and when it was mapped.
     newest: (u32, Timestamp),
-    runs: [Run; RUNS],
+    /// Elsewhere: few packets need it, and what every packet needs shall lie close together.
+    runs: Box<[Run; RUNS]>,
     runs_len: usize,
     /// Where the next closed run goes.
     runs_next: usize,
@@ -113,7 +114,7 @@ impl SeqMap {
             floors: [None; SOURCES],
             next_out: u64::from(first_seq & 0x7fff),
             newest: (0, Timestamp::ZERO),
-            runs: [Run::default(); RUNS],
+            runs: Box::new([Run::default(); RUNS]),
             runs_len: 0,
             runs_next: 0,
         }

@@ -26,6 +26,7 @@ use crate::ids::ExtSeq;
 use crate::time::Timestamp;
 use crate::wire::rtp::{HeaderFields, RtpHeader};
 
+use super::lookahead::{DISTANCE, Lookahead};
 use super::{Peer, Shard};
 
 /// Resends that may wait for one drain.
@@ -39,8 +40,8 @@ const RTX_SCRATCH_BYTES: usize = crate::buf::SLOT_BYTES;
 /// Where the walk over the waiting packets stands.
 #[derive(Default)]
 pub(super) struct Cursor {
-    publication: usize,
-    subscriber: usize,
+    pub(super) publication: usize,
+    pub(super) subscriber: usize,
     packet: usize,
 }
 
@@ -116,6 +117,10 @@ impl Shard {
             return Drain::More;
         }
         self.end_holds(now);
+        let mut ahead = Lookahead::from(&self.cursor);
+        for _ in 0..DISTANCE {
+            ahead.advance(&self.dirty, &self.publications, &self.subscriptions, &self.peers);
+        }
         while let Some(&index) = self.dirty.get(self.cursor.publication) {
             // A publication can have ended since it was listed.
             if let Some(publication) = self.publications.get_mut(index as usize) {
@@ -124,16 +129,19 @@ impl Shard {
                     now,
                     pool,
                     tx,
+                    dirty: &self.dirty,
+                    publications: &self.publications,
                     peers: &mut self.peers,
                     subscriptions: &mut self.subscriptions,
+                    ahead: &mut ahead,
                     forwarded: 0,
                 };
-                let done = walk.publication(publication, &mut self.cursor);
+                let done = walk.publication(&self.publications[index as usize], &mut self.cursor);
                 self.counters.rtp_forwarded += walk.forwarded;
                 if !done {
                     return Drain::More;
                 }
-                for packet in publication.pending.drain() {
+                for packet in self.publications[index as usize].pending.drain() {
                     if packet.held {
                         self.counters.audio_held += 1;
                         self.counters.audio_held_us += now.since(packet.arrived).as_micros() as u64;
@@ -184,8 +192,11 @@ struct Walk<'a> {
     now: Timestamp,
     pool: &'a RxPool,
     tx: &'a mut TxBatch,
+    dirty: &'a [u32],
+    publications: &'a Slab<Publication>,
     peers: &'a mut Slab<Peer>,
     subscriptions: &'a mut Slab<Subscription>,
+    ahead: &'a mut Lookahead,
     forwarded: u64,
 }
 
@@ -193,6 +204,7 @@ impl Walk<'_> {
     /// False: the batch is full, go on from the cursor.
     fn publication(&mut self, publication: &Publication, cursor: &mut Cursor) -> bool {
         while let Some(&index) = publication.subscriptions.get(cursor.subscriber) {
+            self.ahead.advance(self.dirty, self.publications, self.subscriptions, self.peers);
             let subscription = &mut self.subscriptions[index as usize];
             let transport = &mut self.peers[subscription.transport as usize].transport;
             if let (Some(pair), Some(srtp)) = (transport.ice.selected(), transport.srtp.as_mut()) {

@@ -12,6 +12,7 @@
 use std::time::Duration;
 
 use super::Pair;
+use crate::prefetch::prefetch;
 use crate::time::Timestamp;
 
 /// Peers probe from every interface they have; more than this many addresses are not kept.
@@ -95,6 +96,12 @@ impl IceLite {
     /// Where to send.
     pub fn selected(&self) -> Option<Pair> {
         self.selected
+    }
+
+    /// Asks for where to send.
+    #[inline]
+    pub fn prefetch_selected(&self) {
+        prefetch(&self.selected);
     }
 
     /// Every pair that routes here.

@@ -84,7 +84,8 @@ pub struct Transport {
     pub srtp: Option<SrtpPair>,
     state: TransportState,
     fingerprints: Vec<[u8; 32]>,
-    dtls: Option<Dtls>,
+    /// Elsewhere: it is large, and idle once the keys are there.
+    dtls: Option<Box<Dtls>>,
     dtls_timeout: Option<Timestamp>,
     /// While `Connecting`: when it is given up.
     connect_deadline: Option<Timestamp>,
@@ -105,6 +106,23 @@ impl Transport {
             dtls_timeout: None,
             connect_deadline: None,
             peer_verified: false,
+        }
+    }
+
+    /// Asks for what sending reads, but for the key.
+    #[inline]
+    pub fn prefetch(&self) {
+        self.ice.prefetch_selected();
+        if let Some(srtp) = &self.srtp {
+            srtp.tx.prefetch();
+        }
+    }
+
+    /// Asks for the key, when what [`Transport::prefetch`] asks for is there.
+    #[inline]
+    pub fn prefetch_key(&self) {
+        if let Some(srtp) = &self.srtp {
+            srtp.tx.prefetch_key();
         }
     }
 
@@ -147,7 +165,7 @@ impl Transport {
             DtlsRole::Client => Role::Server,
             DtlsRole::Server => Role::Client,
         };
-        self.dtls = Some(Dtls::new(role, &context.certificate, context.epoch, now));
+        self.dtls = Some(Box::new(Dtls::new(role, &context.certificate, context.epoch, now)));
         self.connect_deadline = self.connect_deadline.map(|_| now + CONNECT_TIMEOUT);
         Ok(())
     }
