@@ -19,6 +19,12 @@ pub(crate) fn set_nice(nice: i32) -> Result<()> {
     rustix::process::setpriority_process(None, nice).with_context(|| format!("--nice {nice}"))
 }
 
+/// Sets the niceness of this login session's group of tasks, where the kernel weighs such groups against each other before it
+/// looks at the niceness of each task (`sched_autogroup_enabled`). Browsers begin a group of their own.
+pub(crate) fn set_group_nice(nice: i32) {
+    let _ = fs::write("/proc/self/autogroup", nice.to_string());
+}
+
 /// Allows as many open files as the system grants; how many that are.
 pub(crate) fn raise_file_limit() -> Result<u64> {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};

@@ -181,6 +181,7 @@ async fn measure_all(
     let wire = netns.as_ref().and_then(|netns| netns.wire.clone());
     // Packets come first on both sides; signaling of either takes what they leave. A thread keeps the niceness it began with.
     host::set_nice(options.nice)?;
+    host::set_group_nice(options.nice);
     let clients =
         Arc::new(Clients::start(&options.generator_cores, here, wire, clip.clone(), options.full_share)?);
     host::set_nice(0)?;

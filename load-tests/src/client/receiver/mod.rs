@@ -25,7 +25,7 @@ use super::stats::Stats;
 use super::units::{SendLog, Units};
 
 /// One packet in so many is decrypted.
-pub(crate) const SAMPLE_EVERY: u32 = 16;
+pub(crate) const SAMPLE_EVERY: u32 = 32;
 
 /// Receiver of one peer connection's streams.
 pub(crate) struct Receiver {
