@@ -192,14 +192,17 @@ impl Shard {
         let bytes = datagram.bytes(pool);
         let (local_ufrag, _) = stun::peek_username(bytes).ok_or(DropReason::StunMalformed)?;
         let index = self.demux.by_ufrag(local_ufrag).ok_or(DropReason::StunUnknownUser)?;
+        let owner = self.demux.by_pair(&pair).filter(|owner| *owner != index);
+        let held = owner.is_some_and(|owner| self.peers[owner as usize].transport.ice.holds(now, pair));
         let peer = &mut self.peers[index as usize];
-        let (outcome, change) = peer.transport.handle_stun(now, pair, bytes, &mut self.outbox)?;
+        let (outcome, change) = peer.transport.handle_stun(now, pair, held, bytes, &mut self.outbox)?;
         self.counters.stun_checks += 1;
         if let Some(old) = outcome.removed {
             self.demux.remove_pair(old, index);
         }
-        if let Some(new) = outcome.added {
-            self.demux.insert_pair(new, index);
+        // Also one that has been valid for long: it may have passed to another transport meanwhile.
+        if let Some(valid) = outcome.valid {
+            self.demux.insert_pair(valid, index);
         }
         if let Some(change) = change {
             self.on_state_change(now, pool, index, change);

@@ -152,21 +152,26 @@ impl Transport {
         Ok(())
     }
 
-    /// Answers one STUN datagram. The state may change from `New` to `Connecting`, or back from `Disconnected`.
+    /// Answers one STUN datagram. The state may change from `New` to `Connecting`, or back from `Disconnected`. `held`: the
+    /// pair is another transport's.
     ///
     /// # Errors
     /// Why the datagram counts as dropped. A wrong password is not answered: it would tell a stranger that the
-    /// ufrag is right.
+    /// ufrag is right. Nor is a check of a held pair: a peer that is really there goes on checking until it is free.
     pub fn handle_stun(
         &mut self,
         now: Timestamp,
         pair: Pair,
+        held: bool,
         datagram: &[u8],
         outbox: &mut Outbox,
     ) -> Result<(CheckOutcome, Option<StateChange>), DropReason> {
         let request = stun::parse_request(datagram, self.ice.pwd()).map_err(stun::Refused::drop_reason)?;
         if self.is_over() || !self.ice.accepts_remote(request.remote_ufrag) {
             return Err(DropReason::StunUnknownUser);
+        }
+        if held {
+            return Err(DropReason::PairHeld);
         }
         if let Some(error) = error_for(&request) {
             let pwd = Some(self.ice.pwd());
@@ -219,6 +224,7 @@ impl Transport {
         if self.is_over() {
             return None;
         }
+        self.ice.leave_silent(now);
         match self.ice.consent(now) {
             Consent::Expired => return self.fail("ICE consent expired"),
             Consent::Late if self.state == TransportState::Connected => {
