@@ -74,7 +74,11 @@ impl Controller {
 
 /// Waits for a node to end, off the runtime's thread.
 async fn ended(node: Node) {
-    timeout(PATIENCE, tokio::task::spawn_blocking(|| node.join())).await.expect("ends").expect("no panic");
+    timeout(PATIENCE, tokio::task::spawn_blocking(|| node.join()))
+        .await
+        .expect("ends")
+        .expect("no panic")
+        .expect("nothing had ended before");
 }
 
 async fn lives_and_ends(reactor: &str) {

@@ -10,8 +10,6 @@
 //! A datagram that is not forwarded counts exactly once, under its [`DropReason`].
 #![forbid(unsafe_code)]
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use crate::buf::{Datagram, RxPool};
 use crate::control::proto::MediaKind;
 use crate::drop_reason::DropReason;
@@ -23,7 +21,7 @@ use crate::forward::route::Target;
 use crate::forward::rtx::{self, CachedPacket, OSN_BYTES};
 use crate::ids::ExtSeq;
 use crate::time::Timestamp;
-use crate::transport::{Pair, StateChange};
+use crate::transport::Pair;
 use crate::wire::demux::{Protocol, classify};
 use crate::wire::rtp::RtpHeader;
 use crate::wire::{payload, rtp_ext, stun};
@@ -236,7 +234,9 @@ impl Shard {
     pub(super) fn work_on_handshakes(&mut self, now: Timestamp, pool: &mut RxPool) {
         for _ in 0..self.limits.handshakes_per_turn {
             let Some((index, datagram)) = self.handshake_queue.pop_front() else { return };
-            match self.dtls(now, index, datagram.bytes(pool)) {
+            let bytes = datagram.bytes(pool);
+            let worked = self.guarded(index, |transport, outbox| transport.handle_dtls(now, bytes, outbox));
+            match worked.unwrap_or_else(Ok) {
                 Ok(Some(change)) => self.on_state_change(now, pool, index, change),
                 Ok(None) => {}
                 Err(reason) => self.counters.drop(reason),
@@ -245,18 +245,6 @@ impl Shard {
             self.note_handshake(index);
             self.reschedule(now, index);
         }
-    }
-
-    /// The DTLS engine is the one outside state machine that sees a stranger's bytes: should it panic, one peer is lost
-    /// and the core goes on.
-    fn dtls(&mut self, now: Timestamp, index: u32, bytes: &[u8]) -> Result<Option<StateChange>, DropReason> {
-        let transport = &mut self.peers[index as usize].transport;
-        let outbox = &mut self.outbox;
-        let work = AssertUnwindSafe(|| transport.handle_dtls(now, bytes, outbox));
-        catch_unwind(work).unwrap_or_else(|_| {
-            self.counters.drop(DropReason::Internal);
-            Ok(self.peers[index as usize].transport.fail("DTLS engine failed"))
-        })
     }
 }
 

@@ -89,6 +89,8 @@ pub struct Transport {
     /// While `Connecting`: when it is given up.
     connect_deadline: Option<Timestamp>,
     peer_verified: bool,
+    #[cfg(test)]
+    broken: bool,
 }
 
 impl Transport {
@@ -105,7 +107,15 @@ impl Transport {
             dtls_timeout: None,
             connect_deadline: None,
             peer_verified: false,
+            #[cfg(test)]
+            broken: false,
         }
+    }
+
+    /// Lets the DTLS engine panic whenever it is used from now on.
+    #[cfg(test)]
+    pub(crate) fn break_dtls(&mut self) {
+        self.broken = true;
     }
 
     /// Its state.
@@ -294,6 +304,8 @@ impl Transport {
 
     /// Takes everything out of the DTLS engine until it names its next deadline.
     fn pump(&mut self, outbox: &mut Outbox) -> Option<StateChange> {
+        #[cfg(test)]
+        assert!(!self.broken, "the engine was broken by the test");
         let mut scratch = [0; MIN_POLL_BYTES];
         let mut change = None;
         loop {
