@@ -22,7 +22,7 @@ use rand::RngCore;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::config::{Cores, NodeConfig, SendPath};
+use crate::config::{ConfigError, Cores, NodeConfig, SendPath};
 use crate::control::proto::{CoreInfo, Fingerprint, HostCandidate, NodeInfo, VERSION};
 use crate::control::server::{self, CommandSink, EventSink, ServerConfig, event_queue};
 use crate::crypto::certificate::Certificate;
@@ -46,6 +46,9 @@ const INBOX: usize = 4_096;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum NodeError {
+    /// A setting that does not fit this machine.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// A media socket cannot be had.
     #[error(transparent)]
     Media(#[from] BindError),
@@ -130,9 +133,11 @@ impl Node {
         let mut infos = Vec::new();
         let mut probes = Vec::new();
         let mut reactor = "";
+        let cpus = cpus(&config.cores)?;
+        config.check_ports(cpus.len())?;
         let resolver = resolver(config.send_path)?;
         let (failure, failed) = watch::channel();
-        for (index, cpu) in cpus(&config.cores)?.into_iter().enumerate() {
+        for (index, cpu) in cpus.into_iter().enumerate() {
             let index = index as u16;
             let (sockets, info) = bind_core(config, index)?;
             let frames = resolver.as_ref().map(Resolver::frames).transpose()?;

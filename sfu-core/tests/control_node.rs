@@ -212,3 +212,18 @@ fn says_which_socket_cannot_be_had() {
     let error = error.err().expect("the control port is taken").to_string();
     assert!(error.contains(&address.to_string()), "{error}");
 }
+
+#[test]
+fn names_the_port_setting_that_leaves_no_port_for_a_core() {
+    if std::thread::available_parallelism().is_ok_and(|cpus| cpus.get() == 1) {
+        eprintln!("`auto` is one core here, which has a port");
+        return;
+    }
+    let config = config(|settings| {
+        settings.media_port = Some("65535".into());
+        settings.media_addresses = Some("127.0.0.1".into());
+        settings.cores = Some("auto".into());
+    });
+    let error = Node::start(&config).err().expect("there is no port 65536").to_string();
+    assert!(error.contains("media-port") && error.contains("65535"), "{error}");
+}
