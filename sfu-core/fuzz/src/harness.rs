@@ -389,7 +389,7 @@ fn is_row_of_records(data: &[u8]) -> bool {
             return None;
         }
         match (number(at + 3, 2)?, first) {
-            (0, 23) => return None,
+            (0, 23) => None,
             (0, 22) => {
                 let mut message = body;
                 while message < end {
