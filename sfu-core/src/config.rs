@@ -337,6 +337,21 @@ impl NodeConfig {
         check_ports(&mut errors, &config);
         if errors.is_empty() { Ok(config) } else { Err(ConfigErrors(errors)) }
     }
+
+    /// Whether there is a UDP port for each of so many cores.
+    ///
+    /// # Errors
+    /// `media-port` is too high for that.
+    pub fn check_ports(&self, cores: usize) -> Result<(), ConfigError> {
+        let last_base = (usize::from(u16::MAX) + 1).saturating_sub(cores);
+        match self.media_port {
+            Some(port) if usize::from(port) > last_base => {
+                let allowed = format!("0, or at most {last_base} with {cores} cores (one port per core)");
+                Err(ConfigError { field: "media-port", value: port.to_string(), allowed })
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 fn default_listen() -> SocketAddr {
@@ -477,20 +492,14 @@ fn parse_parent(errors: &mut Vec<ConfigError>, text: &Option<String>) -> Option<
     (parent != 0).then_some(parent)
 }
 
-/// The ports of all cores must exist.
+/// The ports of all cores must exist. How many `auto` stands for is known to `node` only, which asks again.
 fn check_ports(errors: &mut Vec<ConfigError>, config: &NodeConfig) {
     let cores = match &config.cores {
         Cores::Auto => 1,
-        Cores::Count(n) => u32::from(*n),
-        Cores::Cpus(cpus) => cpus.len() as u32,
+        Cores::Count(n) => usize::from(*n),
+        Cores::Cpus(cpus) => cpus.len(),
     };
-    let last_base = u32::from(u16::MAX) + 1 - cores;
-    if let Some(port) = config.media_port
-        && u32::from(port) > last_base
-    {
-        let allowed = format!("0, or at most {last_base} with {cores} cores (one port per core)");
-        errors.push(ConfigError { field: "media-port", value: port.to_string(), allowed });
-    }
+    errors.extend(config.check_ports(cores).err());
 }
 
 #[cfg(test)]

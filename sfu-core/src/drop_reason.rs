@@ -35,6 +35,8 @@ reasons! {
     StunUnknownUser => "stun_unknown_user",
     /// STUN MESSAGE-INTEGRITY or FINGERPRINT is wrong.
     StunBadIntegrity => "stun_bad_integrity",
+    /// STUN from an address that another transport was checked from a moment ago.
+    PairHeld => "pair_held",
     /// From an address that no transport has validated by ICE.
     UnknownAddress => "unknown_address",
     /// DTLS before the peer's fingerprint is known, or a record the engine refused.

@@ -9,6 +9,8 @@
 //!
 //! Everything that can fail for a reason the operator can mend fails here, before the node says that it is ready.
 
+mod watch;
+
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -20,7 +22,7 @@ use rand::RngCore;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::config::{Cores, NodeConfig, SendPath};
+use crate::config::{ConfigError, Cores, NodeConfig, SendPath};
 use crate::control::proto::{CoreInfo, Fingerprint, HostCandidate, NodeInfo, VERSION};
 use crate::control::server::{self, CommandSink, EventSink, ServerConfig, event_queue};
 use crate::crypto::certificate::Certificate;
@@ -44,6 +46,9 @@ const INBOX: usize = 4_096;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum NodeError {
+    /// A setting that does not fit this machine.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// A media socket cannot be had.
     #[error(transparent)]
     Media(#[from] BindError),
@@ -63,6 +68,17 @@ pub enum NodeError {
         /// What the reactor or the kernel said.
         reason: String,
     },
+    /// A core that ran does not run any more.
+    #[error("core {core} has ended: {reason}; the node ends with it")]
+    CoreEnded {
+        /// Which one.
+        core: u16,
+        /// What the reactor said, or the panic.
+        reason: String,
+    },
+    /// The control thread does not run any more, and nobody stopped it.
+    #[error("the control thread panicked; the node ends with it")]
+    ControlEnded,
     /// Frames were asked for and cannot be sent.
     #[error(transparent)]
     Frames(#[from] ResolverError),
@@ -83,6 +99,7 @@ pub struct Node {
     /// What it tells controllers about itself.
     pub info: NodeInfo,
     stop: mpsc::Sender<()>,
+    failed: mpsc::Receiver<NodeError>,
     control_thread: JoinHandle<()>,
     cores: Vec<Core>,
 }
@@ -116,13 +133,17 @@ impl Node {
         let mut infos = Vec::new();
         let mut probes = Vec::new();
         let mut reactor = "";
+        let cpus = cpus(&config.cores)?;
+        config.check_ports(cpus.len())?;
         let resolver = resolver(config.send_path)?;
-        for (index, cpu) in cpus(&config.cores)?.into_iter().enumerate() {
+        let (failure, failed) = watch::channel();
+        for (index, cpu) in cpus.into_iter().enumerate() {
             let index = index as u16;
             let (sockets, info) = bind_core(config, index)?;
             let frames = resolver.as_ref().map(Resolver::frames).transpose()?;
             let kernel = KernelSide { cpu, sockets, frames };
-            let (core, ready) = start_core(config, index, kernel, certificate.clone(), sink.clone())?;
+            let outward = Outward { events: sink.clone(), failure: failure.clone() };
+            let (core, ready) = start_core(config, index, kernel, certificate.clone(), outward)?;
             reactor = ready.reactor;
             probes.push(CoreProbe { core: index, gauges: ready.gauges, thread: Some(ready.thread) });
             cores.push(core);
@@ -151,7 +172,7 @@ impl Node {
         let sinks = cores.iter().map(|core| command_sink(core.inbox.clone())).collect();
         let (stop, stopped) = mpsc::channel(2);
         let control_thread = start_control(listener, server, sinks, source, stopped)?;
-        Ok(Node { control, info, stop, control_thread, cores })
+        Ok(Node { control, info, stop, failed, control_thread, cores })
     }
 
     /// What stops the node: a first message closes it after its drain time, a second one at once.
@@ -163,26 +184,34 @@ impl Node {
     /// signal does not wait for rooms to end.
     ///
     /// # Errors
-    /// Signals cannot be received.
-    pub fn run_until_signalled(self, parent: Option<u32>) -> Result<(), NodeError> {
+    /// Signals cannot be received; or a core or the control thread has ended by itself. Then this returns at once, and what
+    /// still runs ends with the process, which its caller has to end.
+    pub fn run_until_signalled(mut self, parent: Option<u32>) -> Result<(), NodeError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(system("signal runtime"))?;
         let stop = self.stop.clone();
-        runtime.block_on(signals(parent, stop))?;
+        runtime.block_on(async {
+            tokio::select! {
+                biased;
+                // Its senders live as long as the cores.
+                Some(failure) = self.failed.recv() => Err(failure),
+                stopped = signals(parent, stop) => stopped,
+            }
+        })?;
         drop(runtime);
-        self.join();
-        Ok(())
+        self.join()
     }
 
     /// Blocks until the control thread has ended, then ends the cores. A core that hangs is given up after three seconds:
     /// its thread ends with the process.
-    pub fn join(self) {
+    ///
+    /// # Errors
+    /// A core or the control thread had ended before it was told to.
+    pub fn join(mut self) -> Result<(), NodeError> {
         drop(self.stop);
-        if self.control_thread.join().is_err() {
-            tracing::error!("the control thread panicked");
-        }
+        let controlled = self.control_thread.join().map_err(|_| NodeError::ControlEnded);
         for core in &self.cores {
             core.inbox.stop();
         }
@@ -197,6 +226,7 @@ impl Node {
                 tracing::error!(core = index, "a core's thread panicked");
             }
         }
+        controlled.and_then(|()| self.failed.try_recv().map_or(Ok(()), Err))
     }
 }
 
@@ -267,6 +297,12 @@ struct KernelSide {
     frames: Option<Frames>,
 }
 
+/// Where a core's news go.
+struct Outward {
+    events: EventSink,
+    failure: mpsc::Sender<NodeError>,
+}
+
 /// What frames are sent with, where they are wanted and allowed.
 fn resolver(path: SendPath) -> Result<Option<Resolver>, NodeError> {
     if path == SendPath::Sockets {
@@ -287,7 +323,7 @@ fn start_core(
     core: u16,
     kernel: KernelSide,
     certificate: Arc<Certificate>,
-    events: EventSink,
+    outward: Outward,
 ) -> Result<(Core, Ready), NodeError> {
     let failed = |reason: String| NodeError::Core { core, reason };
     let (inbox, commands) = reactor::channel(INBOX).map_err(|error| failed(error.to_string()))?;
@@ -317,9 +353,10 @@ fn start_core(
         let mut shard = Shard::new(shard);
         let thread = rustix::thread::gettid().as_raw_nonzero().get() as u32;
         let _ = tell.send(Ok(Ready { gauges: shard.gauges(), thread, reactor: reactor.name() }));
-        if let Err(error) = reactor::run(&mut shard, &mut *reactor, &commands, |event| events.push(event)) {
-            tracing::error!(core, %error, "the core has stopped: the kernel refuses its socket");
-        }
+        let Outward { events, failure } = outward;
+        watch::watched(core, &failure, || {
+            reactor::run(&mut shard, &mut *reactor, &commands, |event| events.push(event))
+        });
     };
     let thread = thread::spawn(&format!("weir-core-{core}"), cpu, body).map_err(|e| failed(e.to_string()))?;
     let ready = told.recv().map_err(|_| failed("its thread ended at once".into()))?.map_err(failed)?;

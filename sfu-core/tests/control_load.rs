@@ -86,6 +86,6 @@ fn busy_share_and_cpu_time_agree() {
             "busy share {busy} is more than CPU time {cpu} and waiting {waited}"
         );
         node.stopper().try_send(()).expect("runs");
-        node.join();
+        node.join().expect("a clean end");
     }
 }

@@ -74,7 +74,11 @@ impl Controller {
 
 /// Waits for a node to end, off the runtime's thread.
 async fn ended(node: Node) {
-    timeout(PATIENCE, tokio::task::spawn_blocking(|| node.join())).await.expect("ends").expect("no panic");
+    timeout(PATIENCE, tokio::task::spawn_blocking(|| node.join()))
+        .await
+        .expect("ends")
+        .expect("no panic")
+        .expect("nothing had ended before");
 }
 
 async fn lives_and_ends(reactor: &str) {
@@ -207,4 +211,19 @@ fn says_which_socket_cannot_be_had() {
     let error = Node::start(&config(|settings| settings.listen = Some(address.to_string())));
     let error = error.err().expect("the control port is taken").to_string();
     assert!(error.contains(&address.to_string()), "{error}");
+}
+
+#[test]
+fn names_the_port_setting_that_leaves_no_port_for_a_core() {
+    if std::thread::available_parallelism().is_ok_and(|cpus| cpus.get() == 1) {
+        eprintln!("`auto` is one core here, which has a port");
+        return;
+    }
+    let config = config(|settings| {
+        settings.media_port = Some("65535".into());
+        settings.media_addresses = Some("127.0.0.1".into());
+        settings.cores = Some("auto".into());
+    });
+    let error = Node::start(&config).err().expect("there is no port 65536").to_string();
+    assert!(error.contains("media-port") && error.contains("65535"), "{error}");
 }

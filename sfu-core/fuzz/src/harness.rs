@@ -3,7 +3,9 @@
 //! Also compiled into `sfu-core/tests/fuzz_seeds.rs`, so it may use `sfu_core`'s public items and `std` only, and the
 //! simulated network of `sfu-core/tests/sim/support`.
 
-use sfu_core::crypto::{MasterKey, SrtpProfile, SrtpRx, SrtpTx};
+use sfu_core::control::{proto::error_code, rpc as control_rpc};
+use sfu_core::crypto::dtls::{MIN_POLL_BYTES, plausible};
+use sfu_core::crypto::{Dtls, DtlsEndpoint, DtlsOutput, MasterKey, Role, SrtpProfile, SrtpRx, SrtpTx};
 use sfu_core::drop_reason::DropReason;
 use sfu_core::ids::{ExtSeq, Ssrc};
 use sfu_core::time::Timestamp;
@@ -13,6 +15,9 @@ use sfu_core::wire::rtcp::{self, Compound, CompoundWriter, Message};
 use sfu_core::wire::rtp::RtpHeader;
 use sfu_core::wire::rtp_ext::{self, ExtWriter, Form};
 use sfu_core::wire::stun::{self, client};
+
+use crate::support::ms;
+use crate::support::peer::{NODE, certificate, epoch};
 
 /// Takes one datagram, and panics when something does not hold.
 pub type Target = fn(&[u8]);
@@ -26,6 +31,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("rtcp", rtcp),
     ("payload", payload),
     ("srtp", srtp),
+    ("dtls", dtls),
+    ("rpc", rpc),
     ("shard_ops", shard_ops),
 ];
 
@@ -41,7 +48,8 @@ pub fn demux(data: &[u8]) {
             rtp_ext(data);
         }
         Protocol::Rtcp => rtcp(data),
-        Protocol::Dtls | Protocol::Unknown => {}
+        Protocol::Dtls => dtls(data),
+        Protocol::Unknown => {}
     }
 }
 
@@ -326,6 +334,106 @@ fn turned(bytes: &[u8], head: u8) -> Vec<u8> {
     let at = usize::from(head).wrapping_mul(37) % bytes.len();
     turned[at] ^= 1 << (head >> 5);
     turned
+}
+
+/// Records are told from anything else as a plain reference does it; then both ends of a fresh association take the
+/// datagram, and let time pass.
+pub fn dtls(data: &[u8]) {
+    assert_eq!(plausible(data), is_row_of_records(data));
+    for role in [Role::Server, Role::Client] {
+        let now = Timestamp::from_millis(1_000);
+        let mut endpoint = Dtls::new(role, &certificate(NODE), epoch(), now);
+        poll_dtls(&mut endpoint);
+        // An association that came to its end is not used any more.
+        if endpoint.handle_datagram(now, data).is_err() {
+            continue;
+        }
+        poll_dtls(&mut endpoint);
+        if endpoint.handle_timeout(now + ms(1_000)).is_ok() {
+            poll_dtls(&mut endpoint);
+        }
+    }
+}
+
+fn poll_dtls(endpoint: &mut Dtls) {
+    let mut buf = [0; MIN_POLL_BYTES];
+    for _ in 0..64 {
+        match endpoint.poll(&mut buf) {
+            DtlsOutput::Datagram(len) => assert!(plausible(&buf[..len]), "what we send we would take"),
+            DtlsOutput::Keys { .. } => panic!("keys without a handshake"),
+            DtlsOutput::PeerCertificate(_) => {}
+            DtlsOutput::Closed | DtlsOutput::Timeout(_) => return,
+        }
+    }
+    panic!("output without end");
+}
+
+/// RFC 6347 §4.1, §4.2.2 and RFC 9147 §4 written down once more, byte by byte.
+fn is_row_of_records(data: &[u8]) -> bool {
+    let number = |at: usize, bytes: usize| {
+        let field = data.get(at..at + bytes)?;
+        Some(field.iter().fold(0, |value, byte| value * 256 + usize::from(*byte)))
+    };
+    let record = |at: usize| -> Option<usize> {
+        let first = data[at];
+        if first >> 4 == 0b0010 {
+            let header = 1 + if first & 8 == 0 { 1 } else { 2 };
+            return match first & 4 {
+                0 => Some(data.len().max(at + header)),
+                _ => Some(at + header + 2 + number(at + header, 2)?),
+            };
+        }
+        let body = at + 13;
+        let end = body + number(at + 11, 2)?;
+        if !(20..=26).contains(&first) || data[at + 1] != 0xfe {
+            return None;
+        }
+        match (number(at + 3, 2)?, first) {
+            (0, 23) => None,
+            (0, 22) => {
+                let mut message = body;
+                while message < end {
+                    let (kind, total) = (number(message, 1)?, number(message + 1, 3)?);
+                    let (offset, len) = (number(message + 6, 3)?, number(message + 9, 3)?);
+                    message += 12 + len;
+                    if kind > 20 || offset + len > total || message > end {
+                        return None;
+                    }
+                }
+                (body < end).then_some(end)
+            }
+            _ => Some(end),
+        }
+    };
+    let mut at = 0;
+    while at < data.len() {
+        match record(at) {
+            Some(end) if end <= data.len() => at = end,
+            _ => return false,
+        }
+    }
+    at > 0
+}
+
+/// A frame of the control protocol is read; the same request is written and read again, or a refusal is written.
+pub fn rpc(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    match control_rpc::parse(text) {
+        Ok(call) => {
+            assert!(call.id.is_number() || call.id.is_string());
+            // An answer that repeats the request, without the braces around it, is the request's frame.
+            let answer = control_rpc::result(&call.id, &call.request);
+            let frame = answer.replacen("\"result\":{", "", 1);
+            let again = control_rpc::parse(&frame[..frame.len() - 1]).expect("just written");
+            assert_eq!(again.request, call.request);
+        }
+        Err((id, failure)) => {
+            assert!([error_code::BAD_REQUEST, error_code::INVALID].contains(&failure.code));
+            let answer = control_rpc::error(&id, &failure);
+            let (echoed, _) = control_rpc::parse(&answer).expect_err("an answer is no request");
+            assert!(id.is_null() || id.is_f64() || echoed == id);
+        }
+    }
 }
 
 /// One life of a shard, with peers around it; see `tests/sim/support/history.rs`.

@@ -111,6 +111,26 @@ fn collects_all_mistakes_and_masks_the_secret() {
 }
 
 #[test]
+fn every_core_has_a_port() {
+    let config = |port: &str| {
+        NodeConfig::parse(&Settings { media_port: Some(port.into()), ..settings() }).expect("valid so far")
+    };
+    for (port, cores, fits) in [
+        ("65535", 1, true),
+        ("65535", 2, false),
+        ("65520", 16, true),
+        ("65521", 16, false),
+        ("1", 70_000, false),
+        ("0", 70_000, true),
+    ] {
+        let checked = config(port).check_ports(cores);
+        assert_eq!(checked.is_ok(), fits, "{port} {cores}");
+        let names = |error: ConfigError| error.field == "media-port" && error.to_string().contains(port);
+        assert!(checked.err().is_none_or(names));
+    }
+}
+
+#[test]
 fn counts_and_cpu_lists_must_agree() {
     let both = |cores: &str, cpus: &str| {
         NodeConfig::parse(&Settings { cores: Some(cores.into()), cpus: Some(cpus.into()), ..settings() })

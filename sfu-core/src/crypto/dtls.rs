@@ -319,7 +319,7 @@ fn timestamp(epoch: Instant, at: Instant) -> Timestamp {
 /// Beyond sparing work this keeps an association alive: a plaintext record that is no message would lie in the engine's
 /// queue until it ends the handshake there. Well-formed forgeries in plaintext can still do that, as in any DTLS, but
 /// only within the handshake and from the address that ICE has validated.
-fn plausible(datagram: &[u8]) -> bool {
+pub fn plausible(datagram: &[u8]) -> bool {
     let mut rest = datagram;
     while !rest.is_empty() {
         let Some(len) = record_len(rest) else { return false };

@@ -62,7 +62,8 @@ pub(super) struct Inbound {
 }
 
 impl Inbound {
-    /// Registers a buffer ring for `pool` with `ring`. Drop the ring before this.
+    /// Registers a buffer ring for `pool` with `ring`. Unregister it before this is dropped; if that cannot be had, never
+    /// drop it.
     pub(super) fn new(ring: &IoUring, pool: &mut RxPool, sockets: usize) -> io::Result<Inbound> {
         let half = (pool.capacity() as u32 / 2).max(2);
         let count = (1 << half.ilog2()).min(MAX_ENTRIES) as u16;
@@ -235,8 +236,8 @@ impl BufferRing {
 
     fn register(&self, ring: &IoUring) -> io::Result<()> {
         let base = self.base.as_ptr() as u64;
-        // SAFETY: the array is page aligned, of `count` entries, and freed only after the ring is gone, as `RingReactor`
-        // orders its fields.
+        // SAFETY: the array is page aligned, of `count` entries, and freed only after it was unregistered, by
+        // `RingReactor::drop`.
         unsafe { ring.submitter().register_buf_ring_with_flags(base, self.count, GROUP, 0) }
     }
 
@@ -267,7 +268,7 @@ impl BufferRing {
 
 impl Drop for BufferRing {
     fn drop(&mut self) {
-        // SAFETY: allocated in `new` with the same layout; the ring that reads it is gone.
+        // SAFETY: allocated in `new` with the same layout; no kernel reads it, see `Inbound::new`.
         unsafe { dealloc(self.base.as_ptr().cast(), Self::layout(self.count)) };
     }
 }

@@ -72,7 +72,8 @@ fn remedy(error: &io::Error) -> &'static str {
 pub struct RingReactor {
     // The ring first: fields are dropped in order, and what it points to must outlive it.
     ring: IoUring,
-    inbound: Inbound,
+    /// Dropped by hand, as the pool: it has the buffer ring that the kernel reads the slots' addresses from.
+    inbound: ManuallyDrop<Inbound>,
     outbound: Outbound,
     /// Dropped by hand, once the kernel has let go of the slots.
     pool: ManuallyDrop<RxPool>,
@@ -90,7 +91,7 @@ impl RingReactor {
         match Self::parts(&setup) {
             Ok((ring, pool, inbound)) => Ok(RingReactor {
                 ring,
-                inbound,
+                inbound: ManuallyDrop::new(inbound),
                 outbound: Outbound::new(setup.sockets.len(), setup.frames),
                 pool: ManuallyDrop::new(pool),
                 sockets: setup.sockets,
@@ -303,7 +304,8 @@ impl Reactor for RingReactor {
 impl Drop for RingReactor {
     fn drop(&mut self) {
         if !self.quiesce() {
-            // The slots stay mapped for ever rather than be written to by the kernel after something else moved in.
+            // The slots and the buffer ring stay for ever rather than be used by the kernel after something else moved
+            // in: it tears the ring down after the descriptor is closed, in its own time.
             tracing::warn!(
                 "the kernel holds receive buffers beyond the end of their ring; their memory is given up"
             );
@@ -316,6 +318,8 @@ impl Drop for RingReactor {
         // SAFETY: dropped here and nowhere else; no operation is in flight and no buffer registered, so the kernel has
         // no slot any more.
         unsafe { ManuallyDrop::drop(&mut self.pool) };
+        // SAFETY: as above; the buffer ring is unregistered, and no receive reads the header.
+        unsafe { ManuallyDrop::drop(&mut self.inbound) };
     }
 }
 

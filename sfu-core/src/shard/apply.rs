@@ -177,7 +177,8 @@ impl Shard {
         for subscription in self.peers[index as usize].subscriptions.clone() {
             self.unsubscribe(pool, subscription);
         }
-        self.peers[index as usize].transport.shut_down(now, &mut self.outbox);
+        // It is over either way.
+        let _ = self.guarded(index, |transport, outbox| transport.shut_down(now, outbox));
         self.note_handshake(index);
         // What still waits for this index must not reach its next owner.
         self.handshake_queue.retain(|(owner, datagram)| {

@@ -10,8 +10,6 @@
 //! A datagram that is not forwarded counts exactly once, under its [`DropReason`].
 #![forbid(unsafe_code)]
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use crate::buf::{Datagram, RxPool};
 use crate::control::proto::MediaKind;
 use crate::drop_reason::DropReason;
@@ -23,7 +21,7 @@ use crate::forward::route::Target;
 use crate::forward::rtx::{self, CachedPacket, OSN_BYTES};
 use crate::ids::ExtSeq;
 use crate::time::Timestamp;
-use crate::transport::{Pair, StateChange};
+use crate::transport::Pair;
 use crate::wire::demux::{Protocol, classify};
 use crate::wire::rtp::RtpHeader;
 use crate::wire::{payload, rtp_ext, stun};
@@ -192,14 +190,17 @@ impl Shard {
         let bytes = datagram.bytes(pool);
         let (local_ufrag, _) = stun::peek_username(bytes).ok_or(DropReason::StunMalformed)?;
         let index = self.demux.by_ufrag(local_ufrag).ok_or(DropReason::StunUnknownUser)?;
+        let owner = self.demux.by_pair(&pair).filter(|owner| *owner != index);
+        let held = owner.is_some_and(|owner| self.peers[owner as usize].transport.ice.holds(now, pair));
         let peer = &mut self.peers[index as usize];
-        let (outcome, change) = peer.transport.handle_stun(now, pair, bytes, &mut self.outbox)?;
+        let (outcome, change) = peer.transport.handle_stun(now, pair, held, bytes, &mut self.outbox)?;
         self.counters.stun_checks += 1;
         if let Some(old) = outcome.removed {
             self.demux.remove_pair(old, index);
         }
-        if let Some(new) = outcome.added {
-            self.demux.insert_pair(new, index);
+        // Also one that has been valid for long: it may have passed to another transport meanwhile.
+        if let Some(valid) = outcome.valid {
+            self.demux.insert_pair(valid, index);
         }
         if let Some(change) = change {
             self.on_state_change(now, pool, index, change);
@@ -233,7 +234,9 @@ impl Shard {
     pub(super) fn work_on_handshakes(&mut self, now: Timestamp, pool: &mut RxPool) {
         for _ in 0..self.limits.handshakes_per_turn {
             let Some((index, datagram)) = self.handshake_queue.pop_front() else { return };
-            match self.dtls(now, index, datagram.bytes(pool)) {
+            let bytes = datagram.bytes(pool);
+            let worked = self.guarded(index, |transport, outbox| transport.handle_dtls(now, bytes, outbox));
+            match worked.unwrap_or_else(Ok) {
                 Ok(Some(change)) => self.on_state_change(now, pool, index, change),
                 Ok(None) => {}
                 Err(reason) => self.counters.drop(reason),
@@ -242,18 +245,6 @@ impl Shard {
             self.note_handshake(index);
             self.reschedule(now, index);
         }
-    }
-
-    /// The DTLS engine is the one outside state machine that sees a stranger's bytes: should it panic, one peer is lost
-    /// and the core goes on.
-    fn dtls(&mut self, now: Timestamp, index: u32, bytes: &[u8]) -> Result<Option<StateChange>, DropReason> {
-        let transport = &mut self.peers[index as usize].transport;
-        let outbox = &mut self.outbox;
-        let work = AssertUnwindSafe(|| transport.handle_dtls(now, bytes, outbox));
-        catch_unwind(work).unwrap_or_else(|_| {
-            self.counters.drop(DropReason::Internal);
-            Ok(self.peers[index as usize].transport.fail("DTLS engine failed"))
-        })
     }
 }
 

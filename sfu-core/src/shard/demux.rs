@@ -30,7 +30,7 @@ impl Demux {
         self.by_ufrag.remove(ufrag);
     }
 
-    /// Routes `pair` to `transport`. The last authenticated check decides: an address can be reused by another peer.
+    /// Routes `pair` to `transport`. The last check that was taken decides: an address can be reused by another peer.
     pub(super) fn insert_pair(&mut self, pair: Pair, transport: u32) {
         self.by_pair.insert(pair, transport);
     }

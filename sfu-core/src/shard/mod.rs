@@ -7,6 +7,7 @@
 //! | `rtcp` | feedback that comes in |
 //! | `timers` | what goes out by the clock: reports, NACKs, key frame requests, retransmitted handshakes |
 //! | `apply` | commands: rooms, transports, publications, subscriptions |
+//! | `guard` | a DTLS engine that panics costs one peer |
 //! | `snapshot` | what runs, for the control thread |
 //! | `demux` `load` `stats` `command` | tables and figures |
 #![forbid(unsafe_code)]
@@ -16,6 +17,7 @@ mod command;
 mod datagram;
 mod demux;
 mod drain;
+mod guard;
 mod load;
 mod lookahead;
 mod rtcp;

@@ -53,8 +53,8 @@ impl Shard {
             if !self.peers.contains(index as usize) {
                 continue;
             }
-            let transport = &mut self.peers[index as usize].transport;
-            if let Some(change) = transport.handle_timeout(now, &mut self.outbox) {
+            let worked = self.guarded(index, |transport, outbox| transport.handle_timeout(now, outbox));
+            if let Some(change) = worked.unwrap_or_else(|failed| failed) {
                 self.on_state_change(now, pool, index, change);
             }
             if self.peers[index as usize].transport.srtp.is_some() {

@@ -90,6 +90,8 @@ pub struct Transport {
     /// While `Connecting`: when it is given up.
     connect_deadline: Option<Timestamp>,
     peer_verified: bool,
+    #[cfg(test)]
+    broken: bool,
 }
 
 impl Transport {
@@ -106,6 +108,8 @@ impl Transport {
             dtls_timeout: None,
             connect_deadline: None,
             peer_verified: false,
+            #[cfg(test)]
+            broken: false,
         }
     }
 
@@ -124,6 +128,12 @@ impl Transport {
         if let Some(srtp) = &self.srtp {
             srtp.tx.prefetch_key();
         }
+    }
+
+    /// Lets the DTLS engine panic whenever it is used from now on.
+    #[cfg(test)]
+    pub(crate) fn break_dtls(&mut self) {
+        self.broken = true;
     }
 
     /// Its state.
@@ -170,21 +180,26 @@ impl Transport {
         Ok(())
     }
 
-    /// Answers one STUN datagram. The state may change from `New` to `Connecting`, or back from `Disconnected`.
+    /// Answers one STUN datagram. The state may change from `New` to `Connecting`, or back from `Disconnected`. `held`: the
+    /// pair is another transport's.
     ///
     /// # Errors
     /// Why the datagram counts as dropped. A wrong password is not answered: it would tell a stranger that the
-    /// ufrag is right.
+    /// ufrag is right. Nor is a check of a held pair: a peer that is really there goes on checking until it is free.
     pub fn handle_stun(
         &mut self,
         now: Timestamp,
         pair: Pair,
+        held: bool,
         datagram: &[u8],
         outbox: &mut Outbox,
     ) -> Result<(CheckOutcome, Option<StateChange>), DropReason> {
         let request = stun::parse_request(datagram, self.ice.pwd()).map_err(stun::Refused::drop_reason)?;
         if self.is_over() || !self.ice.accepts_remote(request.remote_ufrag) {
             return Err(DropReason::StunUnknownUser);
+        }
+        if held {
+            return Err(DropReason::PairHeld);
         }
         if let Some(error) = error_for(&request) {
             let pwd = Some(self.ice.pwd());
@@ -237,6 +252,7 @@ impl Transport {
         if self.is_over() {
             return None;
         }
+        self.ice.leave_silent(now);
         match self.ice.consent(now) {
             Consent::Expired => return self.fail("ICE consent expired"),
             Consent::Late if self.state == TransportState::Connected => {
@@ -306,6 +322,8 @@ impl Transport {
 
     /// Takes everything out of the DTLS engine until it names its next deadline.
     fn pump(&mut self, outbox: &mut Outbox) -> Option<StateChange> {
+        #[cfg(test)]
+        assert!(!self.broken, "the engine was broken by the test");
         let mut scratch = [0; MIN_POLL_BYTES];
         let mut change = None;
         loop {

@@ -333,12 +333,52 @@ fn a_peer_that_changes_its_address_goes_on() {
 }
 
 #[test]
+fn a_peer_that_nominates_once_is_followed_to_its_new_address() {
+    let mut call = call(67);
+    let world = &mut call.world;
+    for peer in [call.alice, call.bob] {
+        world.peers[peer].nominate_once();
+    }
+    world.run_for(ms(10_000));
+    // Its NAT has forgotten the port, and gave it another one.
+    let old = world.peers[call.bob].addr;
+    world.rebind(call.bob, ([203, 0, 113, 9], 40_003).into());
+    world.run_for(ms(12_000));
+    let sent = world.tap.to[&old];
+    world.run_for(ms(60_000));
+    assert_eq!(world.tap.to[&old], sent, "nothing goes to the dead address");
+    assert!(world.now.since(world.video(call.subscribed).last().at) < ms(100));
+    assert_eq!(world.states("bob"), [TransportState::Connecting, TransportState::Connected]);
+    world.close_and_check();
+}
+
+#[test]
+fn addresses_that_change_hands_come_back() {
+    let mut call = call(68);
+    let world = &mut call.world;
+    let addrs = [world.peers[call.alice].addr, world.peers[call.bob].addr];
+    // A NAT swaps the ports of two peers, and swaps them back.
+    for (alice, bob) in [(1, 0), (0, 1)] {
+        world.rebind(call.alice, addrs[alice]);
+        world.rebind(call.bob, addrs[bob]);
+        world.run_for(ms(20_000));
+        assert!(world.now.since(world.video(call.subscribed).last().at) < ms(100));
+        for peer in ["alice", "bob"] {
+            assert_eq!(world.states(peer), [TransportState::Connecting, TransportState::Connected]);
+        }
+    }
+    assert!(world.dropped(DropReason::PairHeld) > 0);
+    world.close_and_check();
+}
+
+#[test]
 fn an_address_passes_to_the_peer_that_proves_itself_last() {
     let mut call = call(64);
     let world = &mut call.world;
-    // Bob's page was reloaded without a goodbye, and its new connection got the old port.
+    // Bob's page was reloaded without a goodbye, and some time later a connection of it got the old port.
     let addr = world.peers[call.bob].addr;
     world.peers[call.bob].checking = false;
+    world.run_for(ms(7_000));
     let again = world.join("bob-again");
     world.rebind(again, addr);
     let subscribed = world.subscribe(again, "bob-again", "cam", Subscribe::default()).unwrap();

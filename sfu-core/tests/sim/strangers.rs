@@ -243,6 +243,70 @@ fn checks_that_do_not_know_the_password_are_not_answered() {
     call.assert_unharmed();
 }
 
+/// A third participant of Alice's and Bob's call.
+fn mallory(call: &mut Call) -> usize {
+    let mallory = call.world.join("mallory");
+    call.world.run_for(ms(2_000));
+    mallory
+}
+
+#[test]
+fn a_participant_cannot_take_anothers_address() {
+    for nominates_always in [true, false] {
+        let mut call = call(35);
+        if !nominates_always {
+            call.world.peers[call.alice].nominate_once();
+        }
+        let mallory = mallory(&mut call);
+        let alice = call.world.peers[call.alice].addr;
+        for _ in 0..100 {
+            let check = call.world.peers[mallory].check_that(true);
+            assert_eq!(call.inject(alice, &[check]), 0, "and it is not answered");
+            call.world.run_for(ms(100));
+        }
+        assert_eq!(call.dropped(DropReason::PairHeld), 100);
+        assert_eq!(call.dropped(DropReason::AuthFailed), 0);
+        call.assert_unharmed();
+    }
+}
+
+#[test]
+fn an_address_that_was_taken_comes_back() {
+    let mut call = call(36);
+    let mallory = mallory(&mut call);
+    let alice = call.world.peers[call.alice].addr;
+    call.world.peers[call.alice].checking = false;
+    call.world.run_for(ms(8_000));
+    let check = call.world.peers[mallory].check_that(false);
+    call.world.inject(alice, &check);
+    call.world.run_for(ms(1_000));
+    assert!(call.dropped(DropReason::AuthFailed) > 50, "Alice's media does not fit Mallory's keys");
+    call.world.peers[call.alice].checking = true;
+    call.world.run_for(ms(8_000));
+    let lost = call.dropped(DropReason::AuthFailed);
+    call.world.run_for(ms(1_000));
+    assert_eq!(call.dropped(DropReason::AuthFailed), lost);
+    let last = call.world.video(call.subscribed).last().at;
+    assert!(call.world.now.since(last) < ms(100));
+    call.world.close_and_check();
+}
+
+#[test]
+fn a_nomination_in_anothers_name_leads_media_there_for_a_moment_only() {
+    let mut call = call(37);
+    call.world.peers[call.bob].nominate_once();
+    // Bob has his media sent to a victim, and goes on to check from his own address.
+    let check = call.world.peers[call.bob].check_that(true);
+    call.world.inject(FOREIGN.into(), &check);
+    call.world.run_for(ms(12_000));
+    let sent = call.world.tap.to[&FOREIGN.into()];
+    assert!(sent > 100);
+    call.world.run_for(ms(30_000));
+    assert_eq!(call.world.tap.to[&FOREIGN.into()], sent, "the victim never agreed (RFC 7675)");
+    assert_eq!(call.world.states("bob"), [TransportState::Connecting, TransportState::Connected]);
+    call.world.close_and_check();
+}
+
 #[test]
 fn a_peer_that_wants_to_be_controlled_is_told_of_the_conflict() {
     let mut world = World::new(78);

@@ -51,7 +51,8 @@ pub(crate) const STRANGER: usize = 2;
 
 /// Between two checks before the first answer, and after it.
 const CHECK_PACE: Duration = ms(50);
-const CONSENT_PACE: Duration = ms(2500);
+const CHROMIUM_PACE: Duration = ms(2500);
+const FIREFOX_PACE: Duration = ms(5000);
 const REPORT_PACE: Duration = ms(1000);
 
 /// How far a peer got.
@@ -103,6 +104,9 @@ pub(crate) struct SimPeer {
     pub(crate) state: State,
     /// Sends checks.
     pub(crate) checking: bool,
+    /// Nominates with every check, and not only until the first answer.
+    renominates: bool,
+    consent_pace: Duration,
     pub(crate) ice_role: IceRole,
     pub(crate) senders: Vec<Sender>,
     pub(crate) receivers: Vec<Receiver>,
@@ -138,6 +142,8 @@ impl SimPeer {
             certificate: certificate(PEER),
             state: State::Checking,
             checking: true,
+            renominates: true,
+            consent_pace: CHROMIUM_PACE,
             ice_role: IceRole::Controlling(7),
             senders: Vec::new(),
             receivers: Vec::new(),
@@ -153,8 +159,20 @@ impl SimPeer {
         }
     }
 
+    /// Checks for consent as Firefox and aiortc do: half as often as Chromium, and without a nomination.
+    pub(crate) fn nominate_once(&mut self) {
+        self.renominates = false;
+        self.consent_pace = FIREFOX_PACE;
+    }
+
     /// A check as this peer would send it now.
     pub(crate) fn check(&mut self) -> Vec<u8> {
+        let nominates = self.renominates || self.state == State::Checking;
+        self.check_that(nominates)
+    }
+
+    /// A check of this peer that nominates its pair or does not.
+    pub(crate) fn check_that(&mut self, nominates: bool) -> Vec<u8> {
         let mut id = [0; 12];
         id.copy_from_slice(&self.rng.bytes(12));
         let check = Check {
@@ -163,7 +181,7 @@ impl SimPeer {
             remote_ufrag: &self.node.ufrag,
             priority: 1,
             role: self.ice_role,
-            use_candidate: matches!(self.ice_role, IceRole::Controlling(_)),
+            use_candidate: nominates && matches!(self.ice_role, IceRole::Controlling(_)),
         };
         let mut out = [0; 512];
         let len = write_request(&mut out, &check, &self.node.pwd).expect("512 bytes hold a check");
@@ -201,7 +219,7 @@ impl SimPeer {
                         DtlsRole::Server => Role::Server,
                     };
                     self.dtls = Some(Dtls::new(role, &self.certificate, epoch(), now));
-                    self.next_check = now + CONSENT_PACE;
+                    self.next_check = now + self.consent_pace;
                     self.poll_dtls();
                 }
             }
@@ -293,7 +311,8 @@ impl SimPeer {
         if self.checking && self.next_check <= now {
             let check = self.check();
             self.out.push(check);
-            self.next_check = now + if self.state == State::Checking { CHECK_PACE } else { CONSENT_PACE };
+            self.next_check =
+                now + if self.state == State::Checking { CHECK_PACE } else { self.consent_pace };
         }
         if self.dtls_timeout <= now
             && let Some(dtls) = &mut self.dtls
