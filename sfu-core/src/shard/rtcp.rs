@@ -99,10 +99,9 @@ impl Shard {
         else {
             return;
         };
-        for (source, seq) in missing.iter().filter_map(|seq| egress.on_nack(now, *seq)) {
-            // A source of an earlier transport went away with its cache.
-            let current = source.0 >> 8 == publication.generation;
-            let layer = track.layers.get((source.0 & 0xff) as usize).filter(|_| current);
+        for (source, seq) in missing.iter().filter_map(|(_, seq)| egress.on_nack(now, *seq)) {
+            // A source of an earlier transport or SSRC went away with its cache.
+            let layer = track.layers.iter().find(|layer| layer.source == source);
             // Mostly lost on its way to us as well: it is forwarded when it comes, and who cannot wait sends a PLI.
             let Some(packet) = layer.and_then(|layer| layer.cache.lookup(now, seq)) else {
                 self.counters.resend_missed += 1;

@@ -226,8 +226,9 @@ fn send_sender_reports(
         let (Some(egress), Some(track)) = (subscription.egress.get_mut(kind), source.tracks.get(kind)) else {
             continue;
         };
-        let clock = track.layers[usize::from(track.current)].ingress.sender_clock(now);
-        if let Some(info) = clock.and_then(|clock| egress.sender_info(now, clock)) {
+        let layer = &track.layers[usize::from(track.current)];
+        let clock = layer.ingress.sender_clock(now);
+        if let Some(info) = clock.and_then(|clock| egress.sender_info(now, layer.source, clock)) {
             reports[count] = (egress.config().ssrc, info);
             count += 1;
         }

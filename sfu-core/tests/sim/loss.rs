@@ -6,7 +6,7 @@ use crate::support::ms;
 use crate::support::network::Link;
 use crate::support::room::{Publish, Subscribe, Subscribed};
 use crate::support::sender::VIDEO_CLOCK;
-use crate::support::world::World;
+use crate::support::world::{Settings, World};
 
 const SEEDS: u64 = 6;
 
@@ -134,6 +134,35 @@ fn reordering_alone_loses_nothing() {
 }
 
 #[test]
+#[test]
+fn a_large_key_frame_is_repaired_to_its_first_packet() {
+    for (seed, rtx) in [(21, true), (22, false), (23, true)] {
+        let mut world = World::with(Settings { slots: 8192, ..Settings::new(seed) });
+        let alice = world.join("alice");
+        world.publish(alice, "cam", &Publish::default()).unwrap();
+        let bob = world.join("bob");
+        let take = Subscribe { rtx, ..Subscribe::default() };
+        let subscribed = world.subscribe(bob, "bob", "cam", take).unwrap();
+        world.run_for(ms(1_000));
+        let addr = world.peers[bob].addr;
+        world.network.set_link(addr, Link::clean(60), Link { loss: 0.1, ..Link::clean(60) });
+        for _ in 0..5 {
+            let sender = &mut world.peers[alice].senders[1];
+            sender.spec.key_parts = 240;
+            sender.force_key_frame();
+            world.run_for(ms(1_500));
+        }
+        world.peers[alice].senders[1].muted = true;
+        world.run_for(ms(1_500));
+        let video = world.video(subscribed);
+        video.assert_gap_free();
+        video.assert_decodable();
+        assert_eq!((video.missing(), video.given_up), (0, 0));
+        assert_eq!(world.shard.counters().resend_missed, 0);
+        world.close_and_check();
+    }
+}
+
 fn a_path_that_fails_for_a_while_recovers_with_a_key_frame() {
     for seed in 0..SEEDS {
         for downlink in [true, false] {
