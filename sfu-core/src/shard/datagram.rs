@@ -103,22 +103,22 @@ impl Shard {
         if let Some(at) = track.next_timeout(target.encoding) {
             self.timers.schedule(index, at);
         }
-        let waiting = arrived.pending(now, datagram, target.kind);
+        let mut waiting = arrived.pending(now, datagram, target.kind);
         match choice {
-            Choice::Forward => self.forward(now, pool, target, waiting),
-            Choice::Switch => {
-                let slot = self.forward(now, pool, target, waiting)?;
-                self.forward_kept(now, pool, target, waiting.seq);
-                Ok(slot)
-            }
+            Choice::Forward | Choice::Switch => {}
             // It is no reason to go back.
-            Choice::Fill => self.forward(now, pool, target, Pending { key_frame: false, ..waiting }),
+            Choice::Fill => waiting.key_frame = false,
             Choice::Keep => {
                 self.keep_for_resending(pool, target, waiting);
-                Err(DropReason::Paused)
+                return Err(DropReason::Paused);
             }
-            Choice::Skip => Err(DropReason::Paused),
+            Choice::Skip => return Err(DropReason::Paused),
         }
+        let slot = self.forward(now, pool, target, waiting)?;
+        if choice == Choice::Switch {
+            self.forward_kept(now, pool, target, waiting.seq);
+        }
+        Ok(slot)
     }
 
     /// Puts a packet of the layer that is forwarded onto its publication's list.

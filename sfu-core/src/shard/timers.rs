@@ -252,6 +252,7 @@ fn send_receiver_report(
     let mut count = 0;
     let mut cap = None;
     for track in publication.tracks.iter_mut() {
+        // A cap, not an estimate: below it the publisher goes by transport-wide feedback, or without that by our loss reports.
         if track.feedback.remb && track.kind == MediaKind::Video {
             cap = track.max_bitrate_bps.zip(track.any_ssrc());
         }
