@@ -223,7 +223,9 @@ impl Shard {
         if layer.ingress.highest().is_some() {
             publication.sources += 1;
             layer.restart(now, SourceId(publication.sources), |slot| pool.release(slot));
-            track.key_frames.request(now);
+            if target.kind == MediaKind::Video {
+                track.key_frames.request(now);
+            }
         }
         Ok(target)
     }

@@ -62,6 +62,8 @@ fn a_stream_goes_on_under_another_ssrc() {
             let tags = call.change(first_seq, first_seq == 300);
             call.world.run_for(ms(3_000));
             call.assert_goes_on(&tags);
+            let requests = |at: usize| call.world.peers[call.alice].senders[at].key_frame_requests.len();
+            assert!(requests(0) == 0 && (1..6).contains(&requests(1)), "{} {}", requests(0), requests(1));
             for subscribed in call.subscribed {
                 assert!(call.world.video(subscribed).of(tags[1]).count() > 200);
                 assert!(call.world.audio(subscribed).of(tags[0]).count() > 130);
