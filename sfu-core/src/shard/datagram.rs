@@ -168,7 +168,7 @@ impl Shard {
             let Some(kept) = layer.cache.lookup(now, seq).filter(|_| !publication.pending.is_full()) else {
                 continue;
             };
-            let bytes = &pool.bytes(kept.slot)[usize::from(kept.start)..];
+            let bytes = &pool.bytes(kept.slot)[usize::from(kept.start)..][..usize::from(kept.len)];
             let header = RtpHeader::parse(bytes).expect("parsed when it was received");
             pool.retain(kept.slot);
             // The first one was put just now, so the list waits for the drain already.
