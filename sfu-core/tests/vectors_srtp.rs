@@ -258,6 +258,41 @@ fn streams_have_their_own_windows_and_a_bound() {
 }
 
 #[test]
+fn a_stream_that_ended_makes_room_and_is_never_replayed() {
+    for profile in SrtpProfile::ALL {
+        let (mut tx, mut rx) =
+            (SrtpTx::new(profile, &master(profile)), SrtpRx::new(profile, &master(profile)));
+        let mut recorded = Vec::new();
+        for ssrc in 0..200 {
+            for index in [65_000, 65_535, 65_536, 65_540] {
+                let sealed = packet(&mut tx, ssrc, index);
+                assert_eq!(unprotect(&mut rx, &sealed).map(|(_, got)| got), Ok(index));
+                recorded.push(sealed);
+            }
+            let report = [&[0x80, 201, 0, 1][..], &ssrc.to_be_bytes()].concat();
+            let sealed = protect_rtcp(&mut tx, &report);
+            assert!(unprotect_rtcp(&mut rx, &sealed).is_ok());
+            rx.retire(Ssrc(ssrc));
+            assert!(unprotect_rtcp(&mut rx, &sealed).is_err());
+            // A goodbye is still heard, once.
+            let sealed = protect_rtcp(&mut tx, &report);
+            assert!(unprotect_rtcp(&mut rx, &sealed).is_ok());
+            assert!(unprotect_rtcp(&mut rx, &sealed).is_err());
+        }
+        assert_eq!(rx.streams(), 0);
+        for sealed in &recorded {
+            assert!(unprotect(&mut rx, sealed).is_err());
+        }
+        // It comes back: behind what it had sent, over a wrap it missed.
+        let sealed = packet(&mut tx, 7, 65_541);
+        assert_eq!(unprotect(&mut rx, &sealed).map(|(_, got)| got), Ok(65_541));
+        assert_eq!(unprotect(&mut rx, &sealed), Err(DropReason::Replayed));
+        assert_eq!(unprotect(&mut rx, &recorded[7 * 4 + 1]), Err(DropReason::Replayed));
+        assert_eq!(rx.streams(), 1);
+    }
+}
+
+#[test]
 fn forged_packets_open_no_stream_and_move_no_window() {
     for profile in SrtpProfile::ALL {
         let (mut tx, mut rx) =

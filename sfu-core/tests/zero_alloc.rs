@@ -119,6 +119,36 @@ fn no_packet_of_a_lossy_call_allocates() {
 }
 
 #[test]
+fn caches_that_have_grown_allocate_no_more() {
+    let mut world = World::with(Settings { slots: 16_384, ..Settings::new(95) });
+    let peer = world.join("alice");
+    world.publish(peer, "alice", &Publish::default()).expect("published");
+    for n in 0..8 {
+        let name = format!("peer-{n}");
+        let peer = world.join(&name);
+        let take = Subscribe { rtx: n % 2 == 0, ..Subscribe::default() };
+        world.subscribe(peer, &name, "alice", take).expect("subscribed");
+    }
+    world.peers[0].senders[1].spec.key_parts = 250;
+    world.run_for(ms(1_000));
+    world.network.set_default(Link { loss: 0.03, ..Link::clean(10) });
+    let key_frames = |world: &mut World| {
+        for _ in 0..4 {
+            world.peers[0].senders[1].force_key_frame();
+            world.run_for(ms(500));
+        }
+    };
+    key_frames(&mut world);
+    world.probe = allocations;
+    world.allocated = 0;
+    key_frames(&mut world);
+    world.probe = || 0;
+    assert!(world.shard.counters().resent > 200, "caches were at work");
+    assert_eq!(world.allocated, 0);
+    world.close_and_check();
+}
+
+#[test]
 fn no_packet_of_a_loaded_core_allocates() {
     let mut world = warm_call(94, 0.0, (1 << 20, 256));
     for sender in world.peers.iter_mut().flat_map(|peer| &mut peer.senders) {

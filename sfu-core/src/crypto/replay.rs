@@ -40,6 +40,13 @@ impl<const WORDS: usize> ReplayWindow<WORDS> {
         window
     }
 
+    /// A window that has seen `highest` and everything below it: only what comes after may still be accepted.
+    pub fn behind(highest: u64) -> Self {
+        let mut window = ReplayWindow { highest, seen: [u64::MAX; WORDS] };
+        window.seen[Self::word(highest)] = u64::MAX >> (63 - highest % 64);
+        window
+    }
+
     /// The highest index accepted.
     #[inline]
     pub fn highest(&self) -> u64 {
@@ -129,6 +136,21 @@ mod tests {
         assert_eq!(window.highest(), 5000);
         assert_eq!(window.check(1000), Err(DropReason::TooOld));
         assert_eq!(window.check(4999), Ok(()));
+    }
+
+    #[test]
+    fn behind_an_index_only_later_ones_are_open() {
+        for highest in [0, 5, 63, 64, 1000, 65_535] {
+            let mut window = RtcpWindow::behind(highest);
+            let below = (0..highest + 1).rev().take(300);
+            assert!(below.clone().all(|index| window.check(index).is_err()), "{highest}");
+            let ahead = highest + 40;
+            window.accept(ahead);
+            for index in highest + 1..ahead {
+                assert_eq!(window.check(index), Ok(()), "{index} behind {highest}");
+            }
+            assert!(below.clone().chain([ahead]).all(|index| window.check(index).is_err()), "{highest}");
+        }
     }
 
     #[test]

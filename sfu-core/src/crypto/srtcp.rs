@@ -11,7 +11,7 @@
 
 use super::backend::{Cipher, RTCP_CLEAR_BYTES};
 use super::replay::RtcpWindow;
-use super::srtp::MAX_STREAMS;
+use super::srtp::{MAX_RETIRED, MAX_STREAMS};
 use crate::drop_reason::DropReason;
 use crate::ids::Ssrc;
 
@@ -22,11 +22,13 @@ const INDEX_END: u32 = 1 << 31;
 pub(super) struct RtcpRx {
     cipher: Cipher,
     streams: Vec<(Ssrc, RtcpWindow)>,
+    /// SSRCs that ended, with the highest index of each: what may still come of them has to come in order.
+    retired: Vec<(Ssrc, u64)>,
 }
 
 impl RtcpRx {
     pub(super) fn new(cipher: Cipher) -> RtcpRx {
-        RtcpRx { cipher, streams: Vec::with_capacity(MAX_STREAMS) }
+        RtcpRx { cipher, streams: Vec::with_capacity(MAX_STREAMS), retired: Vec::new() }
     }
 
     /// See `SrtpRx::unprotect_rtcp`.
@@ -41,12 +43,33 @@ impl RtcpRx {
                 window.accept(index);
                 Ok(len)
             }
-            None if self.streams.len() == MAX_STREAMS => Err(DropReason::TooManyStreams),
-            None => {
-                let len = self.cipher.open_rtcp(packet)?;
-                self.streams.push((ssrc, RtcpWindow::starting_at(index)));
-                Ok(len)
+            None => self.unprotect_first(packet, ssrc, index),
+        }
+    }
+
+    fn unprotect_first(&mut self, packet: &mut [u8], ssrc: Ssrc, index: u64) -> Result<usize, DropReason> {
+        if let Some((_, highest)) = self.retired.iter_mut().find(|(known, _)| *known == ssrc) {
+            if index <= *highest {
+                return Err(DropReason::Replayed);
             }
+            let len = self.cipher.open_rtcp(packet)?;
+            *highest = index;
+            return Ok(len);
+        }
+        if self.streams.len() == MAX_STREAMS {
+            return Err(DropReason::TooManyStreams);
+        }
+        let len = self.cipher.open_rtcp(packet)?;
+        self.streams.push((ssrc, RtcpWindow::starting_at(index)));
+        Ok(len)
+    }
+
+    /// See `SrtpRx::retire`.
+    pub(super) fn retire(&mut self, ssrc: Ssrc) {
+        let at = self.streams.iter().position(|(known, _)| *known == ssrc);
+        if let Some(at) = at.filter(|_| self.retired.len() < MAX_RETIRED) {
+            let (_, window) = self.streams.swap_remove(at);
+            self.retired.push((ssrc, window.highest()));
         }
     }
 }

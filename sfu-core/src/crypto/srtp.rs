@@ -23,11 +23,16 @@ use crate::prefetch::prefetch;
 /// Most SSRCs that one peer may send on, for RTP and for RTCP each: three simulcast layers and audio with their
 /// retransmissions are eight, twice.
 pub const MAX_STREAMS: usize = 16;
+/// SSRCs that one peer may leave for others in its life. Each stays known by its highest index, so that nothing recorded of
+/// it can be replayed.
+pub const MAX_RETIRED: usize = 512;
 
 /// Opens what one peer sends.
 pub struct SrtpRx {
     cipher: Cipher,
     streams: Vec<RxStream>,
+    /// SSRCs that ended, with the highest index of each.
+    retired: Vec<(Ssrc, ExtSeq)>,
     /// Position of the stream of the last packet: packets come in runs.
     last: usize,
     rtcp: RtcpRx,
@@ -51,6 +56,7 @@ impl SrtpRx {
         SrtpRx {
             cipher: Cipher::new(profile, rtp),
             streams: Vec::with_capacity(MAX_STREAMS),
+            retired: Vec::new(),
             last: 0,
             rtcp: RtcpRx::new(Cipher::new(profile, rtcp)),
         }
@@ -99,11 +105,32 @@ impl SrtpRx {
         if self.streams.len() == MAX_STREAMS {
             return Err(DropReason::TooManyStreams);
         }
-        let index = estimate(None, seq);
+        let retired = self.retired.iter().position(|(other, _)| *other == ssrc);
+        let highest = retired.map(|at| self.retired[at].1);
+        let index = estimate(highest, seq);
+        if highest.is_some_and(|highest| index <= highest) {
+            return Err(DropReason::TooOld);
+        }
         let len = self.cipher.open_rtp(packet, header_len, ssrc, index)?;
+        let mut window = RtpWindow::starting_at(index.0);
+        if let (Some(at), Some(highest)) = (retired, highest) {
+            window = RtpWindow::behind(highest.0);
+            window.accept(index.0);
+            self.retired.swap_remove(at);
+        }
         self.last = self.streams.len();
-        self.streams.push(RxStream { ssrc, window: RtpWindow::starting_at(index.0) });
+        self.streams.push(RxStream { ssrc, window });
         Ok((len, index))
+    }
+
+    /// Makes room for another SSRC: the peer has left `ssrc`. Should it come back, it goes on behind its highest index,
+    /// and what it sent before stays a replay. A peer that has left [`MAX_RETIRED`] gets no more room.
+    pub fn retire(&mut self, ssrc: Ssrc) {
+        self.rtcp.retire(ssrc);
+        if let Some(at) = self.position(ssrc).filter(|_| self.retired.len() < MAX_RETIRED) {
+            let stream = self.streams.swap_remove(at);
+            self.retired.push((ssrc, ExtSeq(stream.window.highest())));
+        }
     }
 
     /// Authenticates and decrypts one RTCP compound packet where it lies.

@@ -17,6 +17,7 @@ use crate::control::proto::MediaKind;
 use crate::drop_reason::DropReason;
 use crate::forward::ingress::SenderClock;
 use crate::forward::rewrite::ExtensionMap;
+use crate::forward::room::Format;
 use crate::forward::rtx::ResendLimiter;
 use crate::forward::seq_map::{Mapped, SeqMap, SourceId};
 use crate::ids::{ExtSeq, PayloadType, SeqNo, Ssrc};
@@ -34,6 +35,8 @@ const RTT_MAX: Duration = Duration::from_secs(10);
 pub struct EgressConfig {
     /// Audio or video: video starts at key frames.
     pub kind: MediaKind,
+    /// Payload format that was negotiated.
+    pub format: Format,
     /// SSRC to send with.
     pub ssrc: Ssrc,
     /// Payload type to send with.
@@ -105,6 +108,8 @@ pub struct PeerReport {
 pub struct Egress {
     config: EgressConfig,
     gate: Gate,
+    /// The publisher sends another codec than was negotiated here.
+    foreign: bool,
     map: SeqMap,
     limiter: ResendLimiter,
     next_rtx: ExtSeq,
@@ -121,6 +126,7 @@ impl Egress {
     pub fn new(config: EgressConfig, source: SourceId) -> Egress {
         Egress {
             gate: Gate::AwaitingKeyFrame,
+            foreign: false,
             map: SeqMap::new(config.clock_rate, config.first_seq, source),
             limiter: ResendLimiter::new(),
             next_rtx: ExtSeq(u64::from(config.first_rtx_seq & 0x7fff)),
@@ -144,6 +150,16 @@ impl Egress {
     /// [`Egress::switch_source`] comes with a change of publisher, and the packets of the old source leave with its cache.
     pub fn set_extensions(&mut self, extensions: ExtensionMap) {
         self.config.extensions = extensions;
+    }
+
+    /// Says whether the publisher sends another codec than was negotiated here, after it moved. None of it goes out under
+    /// a payload type that means something else; whoever negotiates decides what happens to the stream.
+    pub fn set_foreign(&mut self, foreign: bool) {
+        self.foreign = foreign;
+        if foreign && self.gate == Gate::Open {
+            self.map.hold();
+            self.gate = Gate::AwaitingKeyFrame;
+        }
     }
 
     /// The stream forwarded now.
@@ -203,7 +219,7 @@ impl Egress {
     /// Decides about one packet and gives it its place.
     ///
     /// # Errors
-    /// `Paused` at a closed gate, `Duplicate` for padding, `TooOld` when it came too late to have a place.
+    /// `Paused` at a closed gate and for a foreign codec, `Duplicate` for padding, `TooOld` when it came too late to have a place.
     #[inline]
     pub fn rewrite(&mut self, now: Timestamp, packet: &Incoming) -> Result<Mapped, DropReason> {
         if self.gate != Gate::Open {
@@ -218,7 +234,7 @@ impl Egress {
 
     fn try_open(&mut self, packet: &Incoming) -> Result<(), DropReason> {
         let starts = packet.key_frame || self.config.kind == MediaKind::Audio;
-        let takes = self.gate == Gate::AwaitingKeyFrame && starts && !packet.empty;
+        let takes = self.gate == Gate::AwaitingKeyFrame && !self.foreign && starts && !packet.empty;
         if !takes || !self.map.is_new(packet.source, packet.seq) {
             return Err(DropReason::Paused);
         }
@@ -284,12 +300,18 @@ impl Egress {
     /// Sender info for a report sent at `now`. `None` while nothing can be said: nothing was sent, or the source's first
     /// packet after a switch is still to come.
     ///
-    /// `clock`: the publisher's, of the stream forwarded now (`Ingress::sender_clock`).
-    pub fn sender_info(&mut self, now: Timestamp, clock: SenderClock) -> Option<SenderInfo> {
+    /// `clock`: the publisher's, of its stream `source` (`Ingress::sender_clock`). Nothing is said about another stream
+    /// than the one forwarded: its timestamps count from elsewhere.
+    pub fn sender_info(
+        &mut self,
+        now: Timestamp,
+        source: SourceId,
+        clock: SenderClock,
+    ) -> Option<SenderInfo> {
         if self.counters.packets == 0 {
             return None;
         }
-        let rtp_timestamp = self.map.map_timestamp(self.map.source(), clock.rtp_timestamp)?;
+        let rtp_timestamp = self.map.map_timestamp(source, clock.rtp_timestamp)?;
         self.reports[self.reports_next] = (clock.ntp.middle(), now);
         self.reports_next = (self.reports_next + 1) % REPORTS;
         let (packets, octets) = (self.counters.packets as u32, self.counters.bytes as u32);
@@ -333,6 +355,7 @@ mod tests {
     fn egress(kind: MediaKind) -> Egress {
         let config = EgressConfig {
             kind,
+            format: Format::Vp8,
             ssrc: Ssrc(5),
             payload_type: PayloadType(100),
             clock_rate: 90_000,
@@ -410,6 +433,24 @@ mod tests {
     }
 
     #[test]
+    fn another_codec_waits_for_one_that_was_negotiated() {
+        for kind in [MediaKind::Audio, MediaKind::Video] {
+            let mut stream = egress(kind);
+            let moved = |source, seq| Incoming { source: SourceId(source), ..packet(seq, true) };
+            assert_eq!(seqs(&mut stream, &[packet(1, true)]), [Ok(50)]);
+            stream.set_foreign(true);
+            stream.switch_source(SourceId(2));
+            stream.set_paused(true);
+            stream.set_paused(false);
+            assert_eq!(seqs(&mut stream, &[moved(2, 7), packet(2, true)]), [Err(DropReason::Paused); 2]);
+            // It comes back with the codec it had.
+            stream.set_foreign(false);
+            stream.switch_source(SourceId(3));
+            assert_eq!(seqs(&mut stream, &[moved(3, 90), moved(3, 91)]), [Ok(51), Ok(52)]);
+        }
+    }
+
+    #[test]
     fn padding_leaves_no_gap() {
         let mut video = egress(MediaKind::Video);
         let empty = |seq| Incoming { empty: true, ..packet(seq, false) };
@@ -444,10 +485,10 @@ mod tests {
     fn reports_carry_mapped_time_and_give_the_round_trip() {
         let mut video = egress(MediaKind::Video);
         let clock = |ntp, rtp_timestamp| SenderClock { ntp: NtpTime(ntp), rtp_timestamp };
-        assert_eq!(video.sender_info(ms(0), clock(1 << 40, 5)), None);
+        assert_eq!(video.sender_info(ms(0), SOURCE, clock(1 << 40, 5)), None);
         assert!(video.rewrite(ms(0), &packet(1, true)).is_ok());
         video.on_sent(700);
-        let info = video.sender_info(ms(100), clock(1 << 40, 5)).unwrap();
+        let info = video.sender_info(ms(100), SOURCE, clock(1 << 40, 5)).unwrap();
         assert_eq!((info.rtp_timestamp, info.packets, info.octets), (5, 1, 700));
 
         // (at ms, last SR, delay in 1/65536 s, round trip)
@@ -465,8 +506,12 @@ mod tests {
             assert_eq!(video.rtt(), rtt, "at {at}");
         }
         assert_eq!(video.peer_report().map(|p| p.jitter), Some(9));
-        // After a move nothing is said until the new source has a place.
+        // A move that is still to come: the new source's clock says nothing about the old one's packets.
+        assert_eq!(video.sender_info(ms(200), SourceId(2), clock(2 << 40, 5)), None);
+        // After it nothing is said until the new source has a place.
         video.switch_source(SourceId(2));
-        assert_eq!(video.sender_info(ms(200), clock(2 << 40, 5)), None);
+        for source in [SOURCE, SourceId(2)] {
+            assert_eq!(video.sender_info(ms(200), source, clock(2 << 40, 5)), None);
+        }
     }
 }

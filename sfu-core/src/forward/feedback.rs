@@ -51,17 +51,6 @@ impl KeyFrameRequests {
         self.due = None;
     }
 
-    /// Nobody needs one any more.
-    pub fn cancel(&mut self) {
-        self.due = None;
-    }
-
-    /// Goes to a new publisher's transport: what the old one was asked for last does not hold it up.
-    pub fn restart(&mut self, now: Timestamp) {
-        self.last_sent = None;
-        self.due = self.due.map(|_| now);
-    }
-
     /// When [`KeyFrameRequests::poll`] has something to send.
     #[inline]
     pub fn next_timeout(&self) -> Option<Timestamp> {
@@ -175,10 +164,8 @@ mod tests {
     enum At {
         Request(u64),
         KeyFrame(u64),
-        Restart(u64),
-        Cancel(u64),
     }
-    use At::{Cancel, KeyFrame, Request, Restart};
+    use At::{KeyFrame, Request};
 
     /// When requests go out, until 3 s.
     fn sent(events: &[At]) -> Vec<u64> {
@@ -188,13 +175,11 @@ mod tests {
             .filter(|now| {
                 let due = |at: &u64| at == now;
                 while let Some(event) = events.next_if(|event| match event {
-                    Request(at) | KeyFrame(at) | Restart(at) | Cancel(at) => due(at),
+                    Request(at) | KeyFrame(at) => due(at),
                 }) {
                     match event {
                         Request(_) => requests.request(ms(*now)),
                         KeyFrame(_) => requests.on_key_frame(ms(*now)),
-                        Restart(_) => requests.restart(ms(*now)),
-                        Cancel(_) => requests.cancel(),
                     }
                 }
                 requests.poll(ms(*now))
@@ -217,9 +202,6 @@ mod tests {
             (&[Request(10), KeyFrame(60), Request(800), KeyFrame(850)], &[10, 800]),
             // Between window and retry: at once.
             (&[Request(10), Request(700), KeyFrame(750)], &[10, 700]),
-            (&[Request(10), Cancel(20)], &[10]),
-            (&[Request(10), Restart(20), KeyFrame(90)], &[10, 20]),
-            (&[Request(10), KeyFrame(15), Restart(20), Request(30), KeyFrame(90)], &[10, 30]),
         ];
         for (events, expected) in cases {
             assert_eq!(sent(events), *expected, "{events:?}");

@@ -199,6 +199,12 @@ impl NackTracker {
         }
     }
 
+    /// Another stream takes the place of this one; the path is the same.
+    pub fn restart(&mut self) {
+        self.clear();
+        self.highest = None;
+    }
+
     /// Forgets everything that is missing.
     pub fn clear(&mut self) {
         self.missing.clear();

@@ -13,6 +13,7 @@
 
 use std::collections::HashMap;
 
+use crate::buf::SlotId;
 use crate::control::proto::{Feedback, HeaderExtension, MediaKind};
 use crate::forward::egress::Egress;
 use crate::forward::feedback::KeyFrameRequests;
@@ -23,6 +24,7 @@ use crate::forward::rewrite::ExtensionMap;
 use crate::forward::rtx::ResendCache;
 use crate::forward::seq_map::SourceId;
 use crate::ids::{PayloadType, Ssrc};
+use crate::time::Timestamp;
 
 /// A room: what belongs together and ends together.
 #[derive(Debug)]
@@ -122,6 +124,8 @@ pub enum Format {
 pub struct Layer {
     /// RID, with simulcast.
     pub rid: Option<Box<str>>,
+    /// Names what is received now: another one with each SSRC and each transport.
+    pub source: SourceId,
     /// SSRC, once known.
     pub ssrc: Option<Ssrc>,
     /// SSRC of its retransmissions, once known.
@@ -132,6 +136,17 @@ pub struct Layer {
     pub nack: NackTracker,
     /// Packets kept to send again.
     pub cache: ResendCache,
+}
+
+impl Layer {
+    /// Begins anew as `source`: another SSRC has numbers and timestamps of its own. The slots of what was kept go to
+    /// `release`.
+    pub fn restart(&mut self, now: Timestamp, source: SourceId, release: impl FnMut(SlotId)) {
+        self.cache.drain(release);
+        self.source = source;
+        self.ingress = Ingress::new(self.ingress.clock_rate(), now);
+        self.nack.restart();
+    }
 }
 
 /// Header extension ids of a publisher's m-line; zero: not negotiated.
@@ -168,8 +183,17 @@ pub struct Track {
     pub layers: Vec<Layer>,
     /// Layer that is forwarded.
     pub current: u8,
+    /// Layer that was forwarded before, and until when.
+    pub left: Option<(u8, Timestamp)>,
     /// Key frame requests on their way to the publisher.
     pub key_frames: KeyFrameRequests,
+}
+
+impl Track {
+    /// Whether who negotiated this can play it.
+    pub fn decodes_as(&self, format: Format, clock_rate: u32) -> bool {
+        (self.format, self.clock_rate) == (format, clock_rate)
+    }
 }
 
 /// A stream that comes in.
@@ -181,8 +205,8 @@ pub struct Publication {
     pub room: u32,
     /// Transport it comes in by.
     pub transport: u32,
-    /// Moves up when the publication moves to another transport.
-    pub generation: u32,
+    /// Sources named so far.
+    pub sources: u32,
     /// Its m-lines.
     pub tracks: PerKind<Track>,
     /// Whether a subscriber may ask for audio again. Browsers do not, and a packet kept for nobody costs a whole slot.
@@ -196,10 +220,13 @@ pub struct Publication {
 }
 
 impl Publication {
-    /// Names the source of packets of `encoding` now.
-    #[inline]
-    pub fn source(&self, encoding: u8) -> SourceId {
-        SourceId(self.generation << 8 | u32::from(encoding))
+    /// Takes these tracks, each of whose layers is a new source.
+    pub fn set_tracks(&mut self, tracks: PerKind<Track>) {
+        self.tracks = tracks;
+        for layer in self.tracks.iter_mut().flat_map(|track| &mut track.layers) {
+            self.sources += 1;
+            layer.source = SourceId(self.sources);
+        }
     }
 }
 
@@ -237,13 +264,15 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// Takes over the extension ids of a publisher that has moved to another peer connection.
-    pub fn renumber_extensions(&mut self, publication: &Publication) {
+    /// Takes over what a publisher has negotiated that has moved to another peer connection: extension ids, and whether its
+    /// codec is still the one this subscriber can play.
+    pub fn adopt(&mut self, publication: &Publication) {
         for kind in [MediaKind::Audio, MediaKind::Video] {
             if let (Some(egress), Some(track), Some(accepted)) =
                 (self.egress.get_mut(kind), publication.tracks.get(kind), self.accepted.get(kind))
             {
                 egress.set_extensions(accepted.map_from(track));
+                egress.set_foreign(!track.decodes_as(egress.config().format, egress.config().clock_rate));
             }
         }
     }

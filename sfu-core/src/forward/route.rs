@@ -97,11 +97,21 @@ impl RouteTable {
         self.routes.iter().find(|(known, _)| *known == ssrc).map(|(_, target)| *target)
     }
 
-    /// Learns the SSRC of an authenticated packet.
-    #[cold]
-    pub fn learn(&mut self, header: &RtpHeader, packet: &[u8]) -> Option<Target> {
-        let target = self.candidates.iter().find_map(|candidate| candidate.matches(header, packet))?;
-        self.insert(header.ssrc, target).then_some(target)
+    /// Where an authenticated packet of an SSRC nobody has announced belongs. Changes nothing.
+    pub fn recognise(&self, header: &RtpHeader, packet: &[u8]) -> Option<Target> {
+        self.candidates.iter().find_map(|candidate| candidate.matches(header, packet))
+    }
+
+    /// Enters a learnt SSRC in place of the one that went there. False: the table is full. Returns the other one by `left`.
+    pub fn replace(&mut self, ssrc: Ssrc, target: Target, mut left: impl FnMut(Ssrc)) -> bool {
+        self.routes.retain(|(known, other)| {
+            let leaves = *other == target && *known != ssrc;
+            if leaves {
+                left(*known);
+            }
+            !leaves
+        });
+        self.insert(ssrc, target)
     }
 }
 
@@ -187,10 +197,25 @@ mod tests {
             (99, 104, &[(4, "1"), (10, "rdiv1")], None),
         ] {
             let (header, bytes) = packet(payload_type, ssrc, elements);
-            let learnt = table.learn(&header, &bytes).map(|target| (target.encoding, target.repair));
-            assert_eq!(learnt, expected, "{ssrc}");
-            assert_eq!(table.lookup(Ssrc(ssrc)).is_some(), expected.is_some());
+            let found = table.recognise(&header, &bytes);
+            assert_eq!(found.map(|target| (target.encoding, target.repair)), expected, "{ssrc}");
         }
+    }
+
+    #[test]
+    fn a_new_ssrc_takes_the_place_of_the_old_one() {
+        let mut table = RouteTable::default();
+        let media = target(MediaKind::Video, 0);
+        for other in [target(MediaKind::Video, 1), Target { repair: true, ..media }] {
+            assert!(table.insert(Ssrc(10 + u32::from(other.encoding)), other));
+        }
+        for ssrc in 100..200 {
+            let mut left = Vec::new();
+            assert!(table.replace(Ssrc(ssrc), media, |ssrc| left.push(ssrc.0)));
+            assert_eq!(left, if ssrc == 100 { vec![] } else { vec![ssrc - 1] });
+            assert_eq!((table.lookup(Ssrc(ssrc)), table.lookup(Ssrc(ssrc - 1))), (Some(media), None));
+        }
+        assert!(table.lookup(Ssrc(10)).is_some() && table.lookup(Ssrc(11)).is_some());
     }
 
     #[test]

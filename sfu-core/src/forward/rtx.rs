@@ -22,8 +22,13 @@ use crate::time::Timestamp;
 
 /// Entries for a video stream: one second at 1.2 Mbit/s.
 pub const VIDEO_ENTRIES: usize = 128;
+/// Entries that it may grow to: a key frame of a screen share, or half a second at 16 Mbit/s.
+pub const VIDEO_ENTRIES_MAX: usize = 1024;
 /// Entries for an audio stream, where NACK is negotiated for it.
 pub const AUDIO_ENTRIES: usize = 32;
+/// A cache that has to let go of packets younger than this is too small: twice a long round trip, so that a second NACK
+/// finds them. One that has grown keeps no older ones beyond its first size.
+const YOUNG: Duration = Duration::from_millis(500);
 /// Packets older than this are not sent again: they would come too late to be played.
 pub const AGE_MAX: Duration = Duration::from_secs(1);
 /// Bytes of the original sequence number in front of an RTX payload.
@@ -47,17 +52,58 @@ pub struct CachedPacket {
 }
 
 /// Recent packets of one received stream, by source sequence number.
+///
+/// It begins small and doubles when a burst would push out its own beginning; so a stream without bursts stays small, and
+/// one with them takes memory a few times in its life.
 #[derive(Clone, Debug)]
 pub struct ResendCache {
     /// `seq` lies at `seq % len`; the length is a power of two.
-    ring: Box<[Option<(ExtSeq, CachedPacket)>]>,
+    ring: Box<[Entry]>,
     used: usize,
+    entries: usize,
+    entries_max: usize,
+    /// In a ring that has grown: nothing below is held.
+    tail: u64,
+}
+
+/// `None` as a number, so that an entry is as large as its contents.
+const EMPTY: ExtSeq = ExtSeq(u64::MAX);
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    seq: ExtSeq,
+    packet: CachedPacket,
+}
+
+impl Entry {
+    const NONE: Entry = Entry {
+        seq: EMPTY,
+        packet: CachedPacket {
+            slot: SlotId(0),
+            start: 0,
+            len: 0,
+            payload_start: 0,
+            payload_len: 0,
+            arrived: Timestamp::ZERO,
+        },
+    };
+
+    /// Empties it and hands over its packet, if there is one that `leaves`.
+    fn take_if(&mut self, leaves: impl FnOnce(&CachedPacket) -> bool) -> Option<CachedPacket> {
+        let taken = (self.seq != EMPTY && leaves(&self.packet)).then_some(self.packet);
+        if taken.is_some() {
+            self.seq = EMPTY;
+        }
+        taken
+    }
 }
 
 impl ResendCache {
-    /// Room for `entries` packets, rounded up to a power of two.
-    pub fn new(entries: usize) -> ResendCache {
-        ResendCache { ring: vec![None; entries.max(1).next_power_of_two()].into(), used: 0 }
+    /// Room for `entries` packets, and for up to `entries_max` when they come in bursts; both rounded up to a power of two.
+    pub fn new(entries: usize, entries_max: usize) -> ResendCache {
+        let entries = entries.max(1).next_power_of_two();
+        let entries_max = entries_max.next_power_of_two();
+        ResendCache { ring: vec![Entry::NONE; entries].into(), used: 0, entries, entries_max, tail: 0 }
     }
 
     /// Packets held.
@@ -75,32 +121,70 @@ impl ResendCache {
         seq.0 as usize & (self.ring.len() - 1)
     }
 
-    /// Takes a packet and with it one reference to its slot. Returns the slot to release, if any: the one that had to
-    /// make room, or the packet's own when it is older than what lies in its place.
+    /// Takes a packet and with it one reference to its slot. Hands `release` the slots that are let go: what had to make
+    /// room, or the packet's own when it is older than what lies in its place.
     #[inline]
-    #[must_use = "the slot has to be released"]
-    pub fn insert(&mut self, seq: ExtSeq, packet: CachedPacket) -> Option<SlotId> {
+    pub fn insert(&mut self, seq: ExtSeq, packet: CachedPacket, mut release: impl FnMut(SlotId)) {
+        let held = self.ring[self.index(seq)];
+        if held.seq == EMPTY {
+            self.used += 1;
+        } else if held.seq >= seq {
+            return release(packet.slot);
+        } else if packet.arrived.since(held.packet.arrived) < YOUNG && self.grows() {
+            // Twice the ring, and another place for one of the two.
+            return self.insert(seq, packet, release);
+        } else {
+            release(held.packet.slot);
+        }
         let index = self.index(seq);
-        let entry = &mut self.ring[index];
-        match entry {
-            Some((held, _)) if *held >= seq => Some(packet.slot),
-            Some((_, old)) => {
-                let evicted = old.slot;
-                *entry = Some((seq, packet));
-                Some(evicted)
+        self.ring[index] = Entry { seq, packet };
+        if self.ring.len() > self.entries {
+            self.forget_old(seq, packet.arrived, release);
+        }
+    }
+
+    /// Doubles the ring if it is full and may. What it holds stays.
+    #[cold]
+    fn grows(&mut self) -> bool {
+        let len = self.ring.len();
+        if len >= self.entries_max || self.used < len / 2 {
+            return false;
+        }
+        let old = std::mem::replace(&mut self.ring, vec![Entry::NONE; 2 * len].into());
+        for entry in old.iter().filter(|entry| entry.seq != EMPTY) {
+            let index = self.index(entry.seq);
+            self.ring[index] = *entry;
+        }
+        if len == self.entries {
+            let held = old.iter().filter(|entry| entry.seq != EMPTY);
+            self.tail = held.map(|entry| entry.seq.0).min().unwrap_or(0);
+        }
+        true
+    }
+
+    /// A ring that a burst has made large holds no more of a quiet stream than a small one does: slots are dear. Two for
+    /// each that comes, so that it catches up.
+    fn forget_old(&mut self, seq: ExtSeq, now: Timestamp, mut release: impl FnMut(SlotId)) {
+        // Behind a jump nothing is left of what was before, but by expiry.
+        self.tail = self.tail.max((seq.0 + 1).saturating_sub(self.ring.len() as u64)).min(seq.0);
+        for _ in 0..2 {
+            if self.tail + self.entries as u64 > seq.0 {
+                return;
             }
-            None => {
-                *entry = Some((seq, packet));
-                self.used += 1;
-                None
+            let entry = &mut self.ring[self.tail as usize & (self.ring.len() - 1)];
+            if entry.seq.0 == self.tail {
+                let Some(old) = entry.take_if(|packet| now.since(packet.arrived) >= YOUNG) else { return };
+                self.used -= 1;
+                release(old.slot);
             }
+            self.tail += 1;
         }
     }
 
     /// The packet `seq`, unless it is gone or older than [`AGE_MAX`]. The reference stays with the cache.
     #[inline]
     pub fn lookup(&self, now: Timestamp, seq: ExtSeq) -> Option<CachedPacket> {
-        let (held, packet) = self.ring[self.index(seq)]?;
+        let Entry { seq: held, packet } = self.ring[self.index(seq)];
         (held == seq && now.since(packet.arrived) <= AGE_MAX).then_some(packet)
     }
 
@@ -110,7 +194,7 @@ impl ResendCache {
             return;
         }
         for entry in &mut self.ring {
-            if let Some((_, packet)) = entry.take_if(|(_, packet)| now.since(packet.arrived) > AGE_MAX) {
+            if let Some(packet) = entry.take_if(|packet| now.since(packet.arrived) > AGE_MAX) {
                 self.used -= 1;
                 release(packet.slot);
             }
@@ -119,7 +203,7 @@ impl ResendCache {
 
     /// Hands over all slots and is empty.
     pub fn drain(&mut self, mut release: impl FnMut(SlotId)) {
-        for (_, packet) in self.ring.iter_mut().filter_map(Option::take) {
+        for packet in self.ring.iter_mut().filter_map(|entry| entry.take_if(|_| true)) {
             release(packet.slot);
         }
         self.used = 0;
@@ -234,17 +318,23 @@ mod tests {
         }
     }
 
+    /// Inserts and returns the slots that are let go.
+    fn insert(cache: &mut ResendCache, seq: u64, slot: u32, at: u64) -> Vec<u32> {
+        let mut released = Vec::new();
+        cache.insert(ExtSeq(seq), packet(slot, at), |slot| released.push(slot.0));
+        released
+    }
+
     #[test]
     fn keeps_the_newest_in_each_place() {
-        let mut cache = ResendCache::new(3);
+        let mut cache = ResendCache::new(3, 3);
         // (seq, slot to release)
         for (slot, (seq, released)) in
             [(8u64, None), (9, None), (12, Some(0)), (8, Some(3)), (12, Some(4)), (65_537, Some(1))]
                 .iter()
                 .enumerate()
         {
-            let found = cache.insert(ExtSeq(*seq), packet(slot as u32, 0));
-            assert_eq!(found.map(|s| s.0), *released, "seq {seq}");
+            assert_eq!(insert(&mut cache, *seq, slot as u32, 0), *released.as_slice(), "seq {seq}");
         }
         let held = |seq| cache.lookup(ms(0), ExtSeq(seq)).map(|p| p.slot.0);
         assert_eq!([held(8), held(9), held(12), held(65_537), held(1)], [None, None, Some(2), Some(5), None]);
@@ -253,9 +343,8 @@ mod tests {
 
     #[test]
     fn age_ends_a_packet() {
-        let mut cache = ResendCache::new(4);
-        assert_eq!(cache.insert(ExtSeq(1), packet(1, 0)), None);
-        assert_eq!(cache.insert(ExtSeq(2), packet(2, 500)), None);
+        let mut cache = ResendCache::new(4, 4);
+        assert!(insert(&mut cache, 1, 1, 0).is_empty() && insert(&mut cache, 2, 2, 500).is_empty());
         assert!(cache.lookup(ms(1000), ExtSeq(1)).is_some());
         assert!(cache.lookup(ms(1001), ExtSeq(1)).is_none());
         let mut released = Vec::new();
@@ -266,6 +355,43 @@ mod tests {
         cache.drain(|slot| released.push(slot.0));
         assert_eq!(released, [1, 2]);
         assert!(cache.is_empty());
+    }
+
+    #[test]
+    fn a_burst_does_not_push_out_its_own_beginning() {
+        let mut cache = ResendCache::new(VIDEO_ENTRIES, VIDEO_ENTRIES_MAX);
+        assert_eq!(size_of_val(&cache.ring[0]), 32, "an entry is what it holds");
+        // A quiet stream stays small: 128 packets in more than half a second.
+        for seq in 0..1000 {
+            insert(&mut cache, seq, seq as u32, seq * 5);
+        }
+        assert_eq!((cache.ring.len(), cache.len()), (VIDEO_ENTRIES, VIDEO_ENTRIES));
+        // A key frame of 800 packets at once.
+        for seq in 1000..1800 {
+            insert(&mut cache, seq, seq as u32, 5_000);
+        }
+        assert!((1000..1800).all(|seq| cache.lookup(ms(5_100), ExtSeq(seq)).is_some()));
+        assert_eq!(cache.ring.len(), VIDEO_ENTRIES_MAX);
+        // More than it may ever hold: the newest.
+        for seq in 1800..4000 {
+            insert(&mut cache, seq, seq as u32, 5_010);
+        }
+        assert_eq!((cache.ring.len(), cache.len()), (VIDEO_ENTRIES_MAX, VIDEO_ENTRIES_MAX));
+        // The quiet stream again: the large ring holds no more of it than the small one did.
+        for n in 0..2000 {
+            insert(&mut cache, 4000 + n, n as u32, 5_010 + n * 5);
+        }
+        assert_eq!(cache.len(), VIDEO_ENTRIES);
+        assert!((5872..6000).all(|seq| cache.lookup(ms(15_005), ExtSeq(seq)).is_some()));
+    }
+
+    #[test]
+    fn a_jump_makes_it_no_larger() {
+        let mut cache = ResendCache::new(4, 64);
+        for seq in [1, 5, 9, 13, (1 << 20) + 1, (1 << 20) + 5] {
+            insert(&mut cache, seq, 0, 0);
+        }
+        assert_eq!((cache.ring.len(), cache.len()), (4, 1));
     }
 
     #[test]
@@ -337,8 +463,11 @@ mod tests {
     proptest! {
         /// Every reference that goes in comes out exactly once.
         #[test]
-        fn no_slot_is_lost_or_released_twice(ops in prop::collection::vec(any_op(), 1..300)) {
-            let mut cache = ResendCache::new(16);
+        fn no_slot_is_lost_or_released_twice(
+            ops in prop::collection::vec(any_op(), 1..300),
+            max in prop::sample::select(vec![4usize, 16, 64]),
+        ) {
+            let mut cache = ResendCache::new(4, max);
             let mut held = std::collections::HashSet::new();
             let (mut seq, mut now, mut next_slot) = (1_000u64, 0, 0u32);
             for op in ops {
@@ -347,7 +476,7 @@ mod tests {
                     Op::Insert(step) => {
                         seq = seq.saturating_add_signed(step);
                         held.insert(next_slot);
-                        released.extend(cache.insert(ExtSeq(seq), packet(next_slot, now)));
+                        cache.insert(ExtSeq(seq), packet(next_slot, now), |slot| released.push(slot));
                         if let Some(found) = cache.lookup(ms(now), ExtSeq(seq)) {
                             prop_assert!(held.contains(&found.slot.0));
                         }
@@ -364,7 +493,7 @@ mod tests {
                     prop_assert!(held.remove(&slot.0), "slot {} released twice", slot.0);
                 }
                 prop_assert_eq!(held.len(), cache.len());
-                prop_assert!(cache.len() <= 16);
+                prop_assert!(cache.len() <= max);
             }
             cache.drain(|slot| assert!(held.remove(&slot.0)));
             prop_assert!(held.is_empty());

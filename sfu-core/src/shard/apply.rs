@@ -216,17 +216,19 @@ impl Shard {
         match moved {
             Some(index) => self.move_publication(now, pool, index, peer, built),
             None => {
-                self.publications.insert(Publication {
+                let mut publication = Publication {
                     id: id.into(),
                     room,
                     transport: peer,
-                    generation: 0,
-                    tracks: built,
+                    sources: 0,
+                    tracks: PerKind::default(),
                     audio_resends: false,
                     subscriptions: Vec::new(),
                     pending: PendingList::default(),
                     frames: FrameClock::default(),
-                });
+                };
+                publication.set_tracks(built);
+                self.publications.insert(publication);
                 self.rooms[room as usize].publications.insert(id.into(), index);
                 self.peers[peer as usize].publications.push(index);
             }
@@ -247,15 +249,14 @@ impl Shard {
         self.release_packets(pool, index);
         let publication = &mut self.publications[index as usize];
         let old = std::mem::replace(&mut publication.transport, peer);
-        publication.generation += 1;
-        publication.tracks = tracks;
+        publication.set_tracks(tracks);
         if old != peer {
             self.peers[old as usize].routes.remove_publication(index);
             self.peers[old as usize].publications.retain(|other| *other != index);
             self.peers[peer as usize].publications.push(index);
         }
         for subscription in &publication.subscriptions {
-            self.subscriptions[*subscription as usize].renumber_extensions(publication);
+            self.subscriptions[*subscription as usize].adopt(publication);
             // With other extension ids a packet would leave changed under the index it had.
             self.resends.forget(*subscription, |slot| pool.release(slot));
         }
@@ -312,7 +313,7 @@ impl Shard {
             let from = source.tracks.get(track.kind).ok_or_else(|| {
                 OpError::invalid(format!("tracks: the publication has no {:?} track", track.kind))
             })?;
-            let built = tracks::egress(track, from, source.source(from.current), self.random.next() as u32)?;
+            let built = tracks::egress(track, from, self.random.next() as u32)?;
             *egress.slot(track.kind) = Some(built);
             *accepted.slot(track.kind) = Some(tracks::accepted(track));
         }

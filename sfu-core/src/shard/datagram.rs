@@ -14,11 +14,13 @@ use crate::buf::{Datagram, RxPool};
 use crate::control::proto::MediaKind;
 use crate::drop_reason::DropReason;
 use crate::forward::ingress::Received;
+use crate::forward::layers::Choice;
 use crate::forward::nack::Repair;
 use crate::forward::pending::{Pending, Put};
 use crate::forward::room::{Format, Track};
 use crate::forward::route::Target;
 use crate::forward::rtx::{self, CachedPacket, OSN_BYTES};
+use crate::forward::seq_map::SourceId;
 use crate::ids::ExtSeq;
 use crate::time::Timestamp;
 use crate::transport::Pair;
@@ -66,20 +68,23 @@ impl Shard {
         datagram: &Datagram,
     ) -> Result<Slot, DropReason> {
         let index = self.demux.by_pair(&pair).ok_or(DropReason::UnknownAddress)?;
-        let peer = &mut self.peers[index as usize];
+        let mut peer = &mut self.peers[index as usize];
         let srtp = peer.transport.srtp.as_mut().ok_or(DropReason::NoKeys)?;
-        let packet = datagram.bytes_mut(pool);
+        let mut packet = datagram.bytes_mut(pool);
         let header = RtpHeader::parse(packet)?;
         let (len, seq) = srtp.rx.unprotect_rtp(packet, header.header_len, header.ssrc, header.seq)?;
         self.counters.rtp_in += 1;
 
-        let packet = &mut packet[..len];
         let target = match peer.routes.lookup(header.ssrc) {
             Some(target) => target,
-            None => peer.routes.learn(&header, packet).ok_or(DropReason::UnknownStream)?,
+            None => {
+                let target = self.learn(now, pool, index, &header, datagram, len)?;
+                (peer, packet) = (&mut self.peers[index as usize], datagram.bytes_mut(pool));
+                target
+            }
         };
+        let packet = &packet[..len];
         let publication = &mut self.publications[target.publication as usize];
-        let source = publication.source(target.encoding);
         let track = publication.tracks.get_mut(target.kind).ok_or(DropReason::UnknownStream)?;
         if let Some(value) = rtp_ext::find(&header, packet, track.extensions.transport_seq)
             && let Some(transport_seq) = rtp_ext::transport_seq(value)
@@ -92,27 +97,38 @@ impl Shard {
         if arrived.broken {
             track.key_frames.request(now);
         }
-        let forwards = track.forwards(now, target.encoding, arrived.key_frame);
+        let choice = track.choose(now, target.encoding, arrived.key_frame, arrived.late);
         if let Some(at) = track.next_timeout(target.encoding) {
             self.timers.schedule(index, at);
         }
-        if !forwards {
-            return Err(DropReason::Paused);
+        let mut waiting = arrived.pending(now, datagram, target.kind);
+        match choice {
+            Choice::Forward | Choice::Switch => {}
+            // It is no reason to go back.
+            Choice::Fill => waiting.key_frame = false,
+            Choice::Keep => {
+                self.keep_for_resending(pool, target, waiting);
+                return Err(DropReason::Paused);
+            }
+            Choice::Skip => return Err(DropReason::Paused),
         }
-        let waiting = Pending {
-            slot: datagram.slot,
-            start: datagram.start,
-            header: arrived.header,
-            payload_start: arrived.payload_start,
-            payload_len: arrived.payload_len,
-            arrived: now,
-            kind: target.kind,
-            key_frame: arrived.key_frame,
-            source,
-            seq: arrived.seq,
-            held: false,
-            padding: 0,
-        };
+        let slot = self.forward(now, pool, target, waiting)?;
+        if choice == Choice::Switch {
+            self.forward_kept(now, pool, target, waiting.seq);
+        }
+        Ok(slot)
+    }
+
+    /// Puts a packet of the layer that is forwarded onto its publication's list.
+    #[inline]
+    fn forward(
+        &mut self,
+        now: Timestamp,
+        pool: &mut RxPool,
+        target: Target,
+        waiting: Pending,
+    ) -> Result<Slot, DropReason> {
+        let publication = &mut self.publications[target.publication as usize];
         if publication.subscriptions.is_empty() {
             return Err(DropReason::NoSubscriber);
         }
@@ -125,7 +141,7 @@ impl Shard {
             }
             MediaKind::Audio => None,
             MediaKind::Video => {
-                publication.frames.on_packet(now, arrived.header.timestamp, arrived.payload_len);
+                publication.frames.on_packet(now, waiting.header.timestamp, waiting.payload_len);
                 None
             }
         };
@@ -138,11 +154,88 @@ impl Shard {
         Ok(Slot::Kept)
     }
 
+    /// The layer has changed at `first`, a key frame's first packet. Others that overtook it go out behind it: nobody else
+    /// has them, and a picture with holes is none.
+    #[cold]
+    fn forward_kept(&mut self, now: Timestamp, pool: &mut RxPool, target: Target, first: ExtSeq) {
+        let publication = &mut self.publications[target.publication as usize];
+        let Some(track) = publication.tracks.get(target.kind) else { return };
+        let layer = &track.layers[usize::from(target.encoding)];
+        let newest = layer.ingress.highest().unwrap_or(first);
+        for seq in (first.0 + 1..=newest.0).map(ExtSeq) {
+            let Some(kept) = layer.cache.lookup(now, seq).filter(|_| !publication.pending.is_full()) else {
+                continue;
+            };
+            let bytes = &pool.bytes(kept.slot)[usize::from(kept.start)..][..usize::from(kept.len)];
+            let header = RtpHeader::parse(bytes).expect("parsed when it was received");
+            pool.retain(kept.slot);
+            // The first one was put just now, so the list waits for the drain already.
+            publication.pending.put(
+                Pending {
+                    slot: kept.slot,
+                    start: kept.start,
+                    header: RtpHeader { seq: seq.seq(), ..header },
+                    payload_start: kept.payload_start,
+                    payload_len: kept.payload_len,
+                    arrived: kept.arrived,
+                    kind: target.kind,
+                    key_frame: false,
+                    source: layer.source,
+                    seq,
+                    held: false,
+                    padding: 0,
+                },
+                None,
+            );
+        }
+    }
+
+    /// The first packet of an SSRC that signaling did not tell, or under which a stream goes on that had another: its
+    /// sender has met a collision (RFC 3550 §8.2), or begun anew.
+    #[cold]
+    fn learn(
+        &mut self,
+        now: Timestamp,
+        pool: &mut RxPool,
+        index: u32,
+        header: &RtpHeader,
+        datagram: &Datagram,
+        len: usize,
+    ) -> Result<Target, DropReason> {
+        let peer = &mut self.peers[index as usize];
+        let packet = &datagram.bytes(pool)[..len];
+        let target = peer.routes.recognise(header, packet).ok_or(DropReason::UnknownStream)?;
+        let publication = &mut self.publications[target.publication as usize];
+        let track = publication.tracks.get_mut(target.kind).ok_or(DropReason::UnknownStream)?;
+        let layer = &mut track.layers[usize::from(target.encoding)];
+        let srtp = peer.transport.srtp.as_mut().ok_or(DropReason::NoKeys)?;
+        let takes_over = target.repair || !layer.is_live(now);
+        if !takes_over || !peer.routes.replace(header.ssrc, target, |left| srtp.rx.retire(left)) {
+            return Err(DropReason::UnknownStream);
+        }
+        if target.repair {
+            layer.rtx_ssrc = Some(header.ssrc);
+            return Ok(target);
+        }
+        layer.ssrc = Some(header.ssrc);
+        if layer.ingress.highest().is_some() {
+            publication.sources += 1;
+            layer.restart(now, SourceId(publication.sources), |slot| pool.release(slot));
+            if target.kind == MediaKind::Video {
+                track.key_frames.request(now);
+            }
+        }
+        Ok(target)
+    }
+
     /// Puts the packet into its layer's resend cache, unless nobody will ask for it or receive slots are short: live media
     /// comes first.
     fn keep_for_resending(&mut self, pool: &mut RxPool, target: Target, packet: Pending) {
         let publication = &mut self.publications[target.publication as usize];
-        if packet.payload_len == 0 || (target.kind == MediaKind::Audio && !publication.audio_resends) {
+        if packet.payload_len == 0
+            || publication.subscriptions.is_empty()
+            || (target.kind == MediaKind::Audio && !publication.audio_resends)
+        {
             return;
         }
         if pool.free() < pool.capacity() / 8 {
@@ -160,9 +253,8 @@ impl Shard {
             payload_len: packet.payload_len,
             arrived: packet.arrived,
         };
-        if let Some(evicted) = track.layers[usize::from(target.encoding)].cache.insert(packet.seq, cached) {
-            pool.release(evicted);
-        }
+        let cache = &mut track.layers[usize::from(target.encoding)].cache;
+        cache.insert(packet.seq, cached, |slot| pool.release(slot));
     }
 
     fn protected_rtcp(
@@ -253,10 +345,34 @@ struct Arrived {
     header: RtpHeader,
     payload_start: u16,
     payload_len: u16,
+    source: SourceId,
     seq: ExtSeq,
+    /// A later one came before.
+    late: bool,
     key_frame: bool,
     /// Packets are lost for good: decoders need a key frame.
     broken: bool,
+}
+
+impl Arrived {
+    /// The packet as it waits for the drain.
+    #[inline]
+    fn pending(&self, now: Timestamp, datagram: &Datagram, kind: MediaKind) -> Pending {
+        Pending {
+            slot: datagram.slot,
+            start: datagram.start,
+            header: self.header,
+            payload_start: self.payload_start,
+            payload_len: self.payload_len,
+            arrived: now,
+            kind,
+            key_frame: self.key_frame,
+            source: self.source,
+            seq: self.seq,
+            held: false,
+            padding: 0,
+        }
+    }
 }
 
 /// Accounts one unprotected packet of `track`: unwraps retransmissions, strips padding, sorts out duplicates.
@@ -280,7 +396,6 @@ fn receive(
         seq = original;
         received
     } else if header.payload_type == track.payload_type {
-        layer.ssrc = Some(header.ssrc);
         layer.ingress.on_packet(now, seq, header.timestamp, payload.len())
     } else {
         return Err(DropReason::UnknownPayloadType);
@@ -298,7 +413,9 @@ fn receive(
         header,
         payload_start: payload_start as u16,
         payload_len: payload.len() as u16,
+        source: layer.source,
         seq,
+        late: received == Received::Late,
         key_frame,
         broken: lost && video,
     })

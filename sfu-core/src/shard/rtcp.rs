@@ -13,7 +13,7 @@ use crate::wire::rtcp::{Compound, Message, ReportBlock, SenderInfo};
 use super::Shard;
 use super::drain::Resend;
 
-/// Sequence numbers of one NACK that are looked at: a peer that has lost more needs a key frame.
+/// Sequence numbers of one datagram's NACKs that are looked at: a peer that has lost more needs a key frame.
 const NACK_MAX: usize = 256;
 
 impl Shard {
@@ -26,39 +26,40 @@ impl Shard {
         datagram: &Datagram,
         len: usize,
     ) -> Result<(), DropReason> {
-        let mut missing = [SeqNo(0); NACK_MAX];
-        let mut at = 0;
+        let mut missing = [(Ssrc(0), SeqNo(0)); NACK_MAX];
+        let mut count = 0;
+        let mut result = Ok(());
         // The walk borrows the pool, resending changes it: NACKs are copied out and worked on behind the walk.
-        let mut nacked: Option<(Ssrc, usize)> = None;
         let compound = Compound::parse(&datagram.bytes(pool)[..len])?;
         for message in compound.messages() {
-            match message? {
-                Message::SenderReport(report) => {
+            match message {
+                Ok(Message::SenderReport(report)) => {
                     self.on_sender_report(now, peer, report.ssrc, &report.info);
                     report.blocks().for_each(|block| self.on_report_block(now, peer, &block));
                 }
-                Message::ReceiverReport(report) => {
+                Ok(Message::ReceiverReport(report)) => {
                     report.blocks().for_each(|block| self.on_report_block(now, peer, &block));
                 }
-                Message::Pli(pli) => self.on_key_frame_request(now, peer, pli.media),
-                Message::Fir(fir) => {
+                Ok(Message::Pli(pli)) => self.on_key_frame_request(now, peer, pli.media),
+                Ok(Message::Fir(fir)) => {
                     fir.entries().for_each(|entry| self.on_key_frame_request(now, peer, entry.media));
                 }
-                Message::Nack(nack) if nacked.is_none_or(|(media, _)| media == nack.media) => {
-                    for seq in nack.lost().take(NACK_MAX - at) {
-                        missing[at] = seq;
-                        at += 1;
+                Ok(Message::Nack(nack)) => {
+                    for (place, seq) in missing[count..].iter_mut().zip(nack.lost()) {
+                        *place = (nack.media, seq);
+                        count += 1;
                     }
-                    nacked = Some((nack.media, at));
                 }
-                // A second stream's NACK in one datagram comes again; estimates choose no layer yet.
-                _ => {}
+                // Estimates choose no layer yet.
+                Ok(_) => {}
+                // What stands beside it holds.
+                Err(reason) => result = Err(reason),
             }
         }
-        if let Some((media, count)) = nacked {
-            self.on_nack(now, pool, peer, media, &missing[..count]);
+        for nacks in missing[..count].chunk_by(|a, b| a.0 == b.0) {
+            self.on_nack(now, pool, peer, nacks);
         }
-        Ok(())
+        result
     }
 
     fn on_sender_report(&mut self, now: Timestamp, peer: u32, ssrc: Ssrc, info: &SenderInfo) {
@@ -90,8 +91,9 @@ impl Shard {
     }
 
     /// Queues what a subscriber lost, as far as it is still kept, for the next drain.
-    fn on_nack(&mut self, now: Timestamp, pool: &mut RxPool, peer: u32, media: Ssrc, missing: &[SeqNo]) {
-        let Some((index, kind)) = self.find_egress(peer, media) else { return };
+    fn on_nack(&mut self, now: Timestamp, pool: &mut RxPool, peer: u32, missing: &[(Ssrc, SeqNo)]) {
+        let Some((media, _)) = missing.first() else { return };
+        let Some((index, kind)) = self.find_egress(peer, *media) else { return };
         let subscription = &mut self.subscriptions[index as usize];
         let publication = &mut self.publications[subscription.publication as usize];
         let (Some(egress), Some(track)) =
@@ -99,10 +101,9 @@ impl Shard {
         else {
             return;
         };
-        for (source, seq) in missing.iter().filter_map(|seq| egress.on_nack(now, *seq)) {
-            // A source of an earlier transport went away with its cache.
-            let current = source.0 >> 8 == publication.generation;
-            let layer = track.layers.get((source.0 & 0xff) as usize).filter(|_| current);
+        for (source, seq) in missing.iter().filter_map(|(_, seq)| egress.on_nack(now, *seq)) {
+            // A source of an earlier transport or SSRC went away with its cache.
+            let layer = track.layers.iter().find(|layer| layer.source == source);
             // Mostly lost on its way to us as well: it is forwarded when it comes, and who cannot wait sends a PLI.
             let Some(packet) = layer.and_then(|layer| layer.cache.lookup(now, seq)) else {
                 self.counters.resend_missed += 1;
@@ -110,6 +111,8 @@ impl Shard {
             };
             if self.resends.push(Resend { subscription: index, kind, source, seq, packet }) {
                 pool.retain(packet.slot);
+            } else {
+                self.counters.resend_overflow += 1;
             }
         }
     }

@@ -91,6 +91,8 @@ counters! {
     resent,
     /// NACKed packets that were not in the cache any more.
     resend_missed,
+    /// Packets not sent again because too many waited for that.
+    resend_overflow,
     /// Sequence numbers we asked publishers to send again.
     nacked,
     /// Key frame requests sent to publishers.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::buf::RxPool;
 use crate::control::proto::MediaKind;
 use crate::forward::feedback::write_reports;
-use crate::forward::nack::Repair;
+use crate::forward::nack::{OUTSTANDING_MAX, Repair};
 use crate::forward::room::{PerKind, Publication, Subscription, Track};
 use crate::ids::{SeqNo, Ssrc};
 use crate::time::Timestamp;
@@ -24,8 +24,10 @@ use super::{Peer, Shard};
 
 /// Largest RTCP compound packet we write.
 const RTCP_BYTES: usize = 1200;
-/// Sequence numbers asked for in one NACK packet.
-const NACKS_PER_PACKET: usize = 128;
+/// Sequence numbers asked for in one NACK packet: all that can be due, since each that is counts as asked for. Four bytes
+/// each at worst.
+const NACKS_PER_PACKET: usize = OUTSTANDING_MAX;
+const _: () = assert!(12 + 4 * NACKS_PER_PACKET <= RTCP_BYTES, "a NACK has to fit");
 /// Streams of one publication: audio and up to four layers.
 const MAX_BLOCKS: usize = 8;
 /// A deadline that stays in the past runs again this much later, rather than at once and for ever.
@@ -226,8 +228,9 @@ fn send_sender_reports(
         let (Some(egress), Some(track)) = (subscription.egress.get_mut(kind), source.tracks.get(kind)) else {
             continue;
         };
-        let clock = track.layers[usize::from(track.current)].ingress.sender_clock(now);
-        if let Some(info) = clock.and_then(|clock| egress.sender_info(now, clock)) {
+        let layer = &track.layers[usize::from(track.current)];
+        let clock = layer.ingress.sender_clock(now);
+        if let Some(info) = clock.and_then(|clock| egress.sender_info(now, layer.source, clock)) {
             reports[count] = (egress.config().ssrc, info);
             count += 1;
         }
@@ -249,6 +252,7 @@ fn send_receiver_report(
     let mut count = 0;
     let mut cap = None;
     for track in publication.tracks.iter_mut() {
+        // A cap, not an estimate: below it the publisher goes by transport-wide feedback, or without that by our loss reports.
         if track.feedback.remb && track.kind == MediaKind::Video {
             cap = track.max_bitrate_bps.zip(track.any_ssrc());
         }

@@ -329,6 +329,44 @@ fn a_move_to_a_connected_transport_asks_for_a_key_frame() {
 }
 
 #[test]
+fn nobody_gets_a_codec_that_was_not_negotiated() {
+    let mut world = World::new(12);
+    let alice = world.join("alice");
+    let vp8 = Publish::default();
+    world.publish(alice, "cam", &vp8).unwrap();
+    let bob = world.join("bob");
+    let subscribed = world.subscribe(bob, "bob", "cam", Subscribe::default()).unwrap();
+    world.run_for(ms(2_000));
+    // The publisher comes back with another codec: what was negotiated with Bob for video means nothing now.
+    let other = world.join("alice-vp9");
+    let moved = world.publish(other, "cam", &Publish { video_codec: "VP9", ..Publish::default() }).unwrap();
+    world.run_for(ms(2_000));
+    assert!(world.audio(subscribed).of(moved[0]).count() > 50, "audio is what it was");
+    assert_eq!(world.video(subscribed).of(moved[1]).count(), 0);
+    let reports = world.video(subscribed).sender_reports.len();
+    // Who asks for what is not there any more is told so; who negotiates anew gets it.
+    world.published.get_mut("cam").unwrap().video_codec = "VP8";
+    let refused = world.subscribe(bob, "late", "cam", Subscribe::default()).unwrap_err();
+    assert!(refused.message.contains("VP8"), "{refused:?}");
+    world.published.get_mut("cam").unwrap().video_codec = "VP9";
+    world.subscribe(bob, "anew", "cam", Subscribe::default()).unwrap();
+    world.run_for(ms(3_000));
+    assert_eq!(
+        world.video(subscribed).sender_reports.len(),
+        reports,
+        "nothing is said about another stream's clock"
+    );
+    // And back.
+    let again = world.join("alice-vp8");
+    let back = world.publish(again, "cam", &vp8).unwrap();
+    world.run_for(ms(3_000));
+    assert!(world.video(subscribed).of(back[1]).count() > 100);
+    world.video(subscribed).assert_gap_free();
+    world.video(subscribed).assert_decodable();
+    world.close_and_check();
+}
+
+#[test]
 fn streams_nobody_announced_are_learnt_from_mid_and_payload_type() {
     let mut world = World::new(9);
     let alice = world.join("alice");

@@ -1,12 +1,13 @@
 //! Lossy paths: what is lost is asked for and comes, by RTX or as it was.
 
+use sfu_core::drop_reason::DropReason;
 use sfu_core::time::Timestamp;
 
 use crate::support::ms;
 use crate::support::network::Link;
 use crate::support::room::{Publish, Subscribe, Subscribed};
 use crate::support::sender::VIDEO_CLOCK;
-use crate::support::world::World;
+use crate::support::world::{Settings, World};
 
 const SEEDS: u64 = 6;
 
@@ -134,6 +135,35 @@ fn reordering_alone_loses_nothing() {
 }
 
 #[test]
+fn a_large_key_frame_is_repaired_to_its_first_packet() {
+    for (seed, rtx) in [(21, true), (22, false), (23, true)] {
+        let mut world = World::with(Settings { slots: 8192, ..Settings::new(seed) });
+        let alice = world.join("alice");
+        world.publish(alice, "cam", &Publish::default()).unwrap();
+        let bob = world.join("bob");
+        let take = Subscribe { rtx, ..Subscribe::default() };
+        let subscribed = world.subscribe(bob, "bob", "cam", take).unwrap();
+        world.run_for(ms(1_000));
+        let addr = world.peers[bob].addr;
+        world.network.set_link(addr, Link::clean(60), Link { loss: 0.1, ..Link::clean(60) });
+        for _ in 0..5 {
+            let sender = &mut world.peers[alice].senders[1];
+            sender.spec.key_parts = 240;
+            sender.force_key_frame();
+            world.run_for(ms(1_500));
+        }
+        world.peers[alice].senders[1].muted = true;
+        world.run_for(ms(1_500));
+        let video = world.video(subscribed);
+        video.assert_gap_free();
+        video.assert_decodable();
+        assert_eq!((video.missing(), video.given_up), (0, 0));
+        assert_eq!(world.shard.counters().resend_missed, 0);
+        world.close_and_check();
+    }
+}
+
+#[test]
 fn a_path_that_fails_for_a_while_recovers_with_a_key_frame() {
     for seed in 0..SEEDS {
         for downlink in [true, false] {
@@ -172,6 +202,66 @@ fn whole_from(world: &World, subscribed: Subscribed) -> Timestamp {
     let key = rest.iter().position(|a| a.body.key && a.body.part == 0).expect("a key frame came");
     assert!(rest.len() - key > 200, "{} packets behind it", rest.len() - key);
     rest[key].at
+}
+
+#[test]
+fn nacks_of_one_datagram_count_whatever_stands_beside_them() {
+    use sfu_core::ids::{SeqNo, Ssrc};
+    use sfu_core::wire::rtcp::{CompoundWriter, write_nack};
+    let mut world = World::new(6);
+    let bob = world.join("bob");
+    let subscribed = ["cam", "screen"].map(|id| {
+        let peer = world.join(id);
+        world.publish(peer, id, &Publish::default()).unwrap();
+        world.subscribe(bob, id, id, Subscribe::default()).unwrap()
+    });
+    world.run_for(ms(3_000));
+    for torn in [false, true] {
+        let before = world.shard.counters().resent;
+        let newest =
+            subscribed.map(|subscribed| *world.video(subscribed).arrivals.keys().next_back().unwrap());
+        world.peers[bob].send_rtcp(|out| {
+            let mut compound = CompoundWriter::new(out);
+            for (subscribed, newest) in subscribed.iter().zip(newest) {
+                let wanted = (0..5).rev().map(|back| SeqNo((newest - back) as u16));
+                compound.push(|out| write_nack(out, Ssrc(1), Ssrc(subscribed.video), wanted))?;
+            }
+            if torn {
+                // A NACK without anything in it.
+                compound.push(|out| {
+                    out[..8].copy_from_slice(&[0x81, 205, 0, 1, 0, 0, 0, 1]);
+                    Ok(8)
+                })?;
+            }
+            Ok(compound.len())
+        });
+        world.flush(bob);
+        world.run_for(ms(100));
+        assert_eq!(world.shard.counters().resent - before, 10, "torn: {torn}");
+        assert_eq!(world.dropped(DropReason::RtcpMalformed), u64::from(torn));
+    }
+    world.close_and_check();
+}
+
+#[test]
+fn all_that_is_missing_is_asked_for_at_once() {
+    let mut world = World::new(7);
+    let alice = world.join("alice");
+    world.publish(alice, "cam", &Publish::default()).unwrap();
+    world.run_for(ms(1_000));
+    let addr = world.peers[alice].addr;
+    let sender = &mut world.peers[alice].senders[1];
+    // A whole key frame is lost; what comes behind it shows that.
+    sender.spec.key_parts = 250;
+    sender.force_key_frame();
+    world.network.set_link(addr, Link { loss: 1.0, ..Link::clean(10) }, Link::clean(10));
+    while world.peers[alice].senders[1].key_frames.len() < 2 {
+        world.run_for(ms(1));
+    }
+    world.network.set_link(addr, Link::clean(10), Link::clean(10));
+    world.run_for(ms(70));
+    assert_eq!(world.peers[alice].senders[1].nacked, 250);
+    world.close_and_check();
 }
 
 #[test]

@@ -10,5 +10,6 @@ mod histories;
 mod lifecycle;
 mod loss;
 mod simulcast;
+mod ssrc;
 mod strangers;
 mod support;

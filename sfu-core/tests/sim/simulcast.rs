@@ -67,3 +67,49 @@ fn layers_survive_loss() {
         world.close_and_check();
     }
 }
+
+/// The largest layer goes and comes back, again and again, over such paths from and to the publisher.
+fn to_and_fro(seed: u64, path: Link) {
+    let mut world = World::new(seed);
+    let alice = world.join("alice");
+    let tags = publish(&mut world, alice, seed.is_multiple_of(2));
+    let takes = [("bob", true), ("carol", false)].map(|(name, rtx)| {
+        let peer = world.join(name);
+        world.subscribe(peer, name, "cam", Subscribe { rtx, ..Subscribe::default() }).unwrap()
+    });
+    world.run_for(ms(2_000));
+    let addr = world.peers[alice].addr;
+    world.network.set_link(addr, path, path);
+    for muted in [true, false, true, false, true, false] {
+        world.peers[alice].senders[2].muted = muted;
+        world.peers[alice].senders[2].force_key_frame();
+        world.run_for(ms(if muted { 2_000 } else { 1_500 }));
+    }
+    for sender in &mut world.peers[alice].senders {
+        sender.muted = true;
+    }
+    world.run_for(ms(1_500));
+    for subscribed in takes {
+        let video = world.video(subscribed);
+        assert_eq!(video.last().body.tag, tags[2]);
+        video.assert_gap_free();
+        video.assert_decodable();
+        video.assert_timestamps(90_000);
+        assert_eq!((video.missing(), video.given_up), (0, 0));
+    }
+    world.close_and_check();
+}
+
+#[test]
+fn the_beginning_of_a_key_frame_may_come_last() {
+    for seed in 50..60 {
+        to_and_fro(seed, Link { jitter: ms(8), ..Link::clean(15) });
+    }
+}
+
+#[test]
+fn the_beginning_of_a_key_frame_may_be_lost() {
+    for seed in 60..68 {
+        to_and_fro(seed, Link { loss: 0.1, jitter: ms(4), ..Link::clean(15) });
+    }
+}

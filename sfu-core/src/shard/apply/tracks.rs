@@ -7,11 +7,11 @@ use crate::control::proto::{
 use crate::forward::egress::{Egress, EgressConfig};
 use crate::forward::feedback::KeyFrameRequests;
 use crate::forward::ingress::Ingress;
-use crate::forward::nack::NackTracker;
+use crate::forward::nack::{NackTracker, OUTSTANDING_MAX};
 use crate::forward::rewrite::{URI_AUDIO_LEVEL, URI_MID, URI_REPAIRED_RID, URI_RID, URI_TRANSPORT_WIDE_CC};
 use crate::forward::room::{Accepted, Format, Layer, PerKind, Track, TrackExtensions};
 use crate::forward::route::{Candidate, RouteExtensions, RouteTable, Target};
-use crate::forward::rtx::{AUDIO_ENTRIES, ResendCache, VIDEO_ENTRIES};
+use crate::forward::rtx::{AUDIO_ENTRIES, ResendCache, VIDEO_ENTRIES, VIDEO_ENTRIES_MAX};
 use crate::forward::seq_map::SourceId;
 use crate::ids::{PayloadType, Ssrc};
 use crate::shard::OpError;
@@ -21,8 +21,6 @@ use crate::time::Timestamp;
 const MAX_LAYERS: usize = 4;
 /// SSRCs that media goes out with in the life of one transport.
 const MAX_SENT_SSRCS: usize = 4096;
-/// Missing packets tracked per received stream.
-const NACK_OUTSTANDING: usize = 256;
 
 /// Builds the reception state of a publication.
 pub(super) fn build(now: Timestamp, tracks: &[PublicationTrack]) -> Result<PerKind<Track>, OpError> {
@@ -46,22 +44,23 @@ fn build_track(now: Timestamp, track: &PublicationTrack) -> Result<Track, OpErro
         let message = format!("encodings: {} given, allowed are 1 to {MAX_LAYERS}", track.encodings.len());
         return Err(OpError::invalid(message));
     }
-    let cache = match track.kind {
-        MediaKind::Video => VIDEO_ENTRIES,
-        MediaKind::Audio => AUDIO_ENTRIES,
+    let (entries, entries_max) = match track.kind {
+        MediaKind::Video => (VIDEO_ENTRIES, VIDEO_ENTRIES_MAX),
+        MediaKind::Audio => (AUDIO_ENTRIES, AUDIO_ENTRIES),
     };
     let layer = |encoding: &Encoding| Layer {
         rid: encoding.rid.as_deref().map(Into::into),
+        source: SourceId::default(),
         ssrc: encoding.ssrc.map(Ssrc),
         rtx_ssrc: encoding.rtx_ssrc.map(Ssrc),
         ingress: Ingress::new(track.codec.clock_rate, now),
-        nack: NackTracker::new(NACK_OUTSTANDING),
-        cache: ResendCache::new(cache),
+        nack: NackTracker::new(OUTSTANDING_MAX),
+        cache: ResendCache::new(entries, entries_max),
     };
     let layers: Vec<_> = track.encodings.iter().map(layer).collect();
     Ok(Track {
         kind: track.kind,
-        format: format_of(track),
+        format: format_of(track.kind, &track.codec),
         payload_type: PayloadType(track.codec.payload_type),
         rtx_payload_type: track.codec.rtx_payload_type.map(PayloadType),
         clock_rate: track.codec.clock_rate,
@@ -73,13 +72,14 @@ fn build_track(now: Timestamp, track: &PublicationTrack) -> Result<Track, OpErro
         feedback: track.feedback,
         max_bitrate_bps: track.max_bitrate_bps,
         current: (layers.len() - 1) as u8,
+        left: None,
         layers,
         key_frames: KeyFrameRequests::default(),
     })
 }
 
-fn format_of(track: &PublicationTrack) -> Format {
-    match (track.kind, track.codec.name.to_ascii_uppercase().as_str()) {
+fn format_of(kind: MediaKind, codec: &Codec) -> Format {
+    match (kind, codec.name.to_ascii_uppercase().as_str()) {
         (MediaKind::Audio, _) => Format::Audio,
         (MediaKind::Video, "VP9") => Format::Vp9,
         (MediaKind::Video, "H264") => Format::H264,
@@ -157,21 +157,19 @@ pub(super) fn claim_ssrcs(used: &[Ssrc], tracks: &[SubscriptionTrack]) -> Result
 }
 
 /// Builds what one subscriber gets of `from`.
-pub(super) fn egress(
-    track: &SubscriptionTrack,
-    from: &Track,
-    source: SourceId,
-    random: u32,
-) -> Result<Egress, OpError> {
+pub(super) fn egress(track: &SubscriptionTrack, from: &Track, random: u32) -> Result<Egress, OpError> {
     check_codec(&track.codec)?;
-    if track.codec.clock_rate != from.clock_rate {
+    let format = format_of(track.kind, &track.codec);
+    if !from.decodes_as(format, track.codec.clock_rate) {
+        let Codec { name, clock_rate, .. } = &track.codec;
         let message =
-            format!("codec.clockRate: {}, the publication has {}", track.codec.clock_rate, from.clock_rate);
+            format!("codec: {name}/{clock_rate}, the publication has {:?}/{}", from.format, from.clock_rate);
         return Err(OpError::invalid(message));
     }
     let rtx = track.rtx_ssrc.zip(track.codec.rtx_payload_type);
     let config = EgressConfig {
         kind: track.kind,
+        format,
         ssrc: Ssrc(track.ssrc),
         payload_type: PayloadType(track.codec.payload_type),
         clock_rate: track.codec.clock_rate,
@@ -180,7 +178,7 @@ pub(super) fn egress(
         first_seq: random as u16,
         first_rtx_seq: (random >> 16) as u16,
     };
-    Ok(Egress::new(config, source))
+    Ok(Egress::new(config, from.layers[usize::from(from.current)].source))
 }
 
 /// What the subscriber takes of header extensions.

@@ -124,11 +124,19 @@ impl<'a> History<'a> {
             28 => self.feedback(),
             29 => self.forge(),
             30 => self.room(),
-            _ => {
-                let senders = self.peer().map(|peer| &mut self.world.peers[peer].senders);
-                for sender in senders.into_iter().flatten() {
-                    sender.muted = !sender.muted;
-                }
+            _ => self.mute(),
+        }
+    }
+
+    /// Mutes what is sent, or goes on with it, perhaps under another SSRC.
+    fn mute(&mut self) {
+        let Some(peer) = self.peer() else { return };
+        for at in 0..self.world.peers[peer].senders.len() {
+            let tag = self.world.give();
+            let sender = &mut self.world.peers[peer].senders[at];
+            sender.muted = !sender.muted;
+            if !sender.muted && sender.frames().is_multiple_of(2) {
+                sender.change_ssrc(tag, (tag as u16).wrapping_mul(977), tag.is_multiple_of(2));
             }
         }
     }

@@ -275,9 +275,10 @@ impl SimPeer {
                     fir.entries().for_each(|entry| key_frame_request(&mut self.senders, now, entry.media));
                 }
                 Message::Nack(nack) => {
-                    let sender = self.senders.iter_mut().find(|sender| sender.spec.ssrc == nack.media.0);
+                    let sender = self.senders.iter_mut().find(|sender| sender.has(nack.media.0));
                     let sender = sender.expect("only streams of ours are asked for");
-                    nack.lost().for_each(|seq| sender.on_nack(now, seq, &mut wire));
+                    let current = sender.spec.ssrc == nack.media.0;
+                    nack.lost().filter(|_| current).for_each(|seq| sender.on_nack(now, seq, &mut wire));
                 }
                 Message::Twcc(twcc) => {
                     self.heard.twcc += 1;
@@ -417,8 +418,11 @@ impl SimPeer {
 }
 
 fn key_frame_request(senders: &mut [Sender], now: Timestamp, media: Ssrc) {
-    let sender = senders.iter_mut().find(|sender| sender.spec.ssrc == media.0);
-    sender.expect("only streams of ours are asked for").on_key_frame_request(now);
+    let sender = senders.iter_mut().find(|sender| sender.has(media.0));
+    let sender = sender.expect("only streams of ours are asked for");
+    if sender.spec.ssrc == media.0 {
+        sender.on_key_frame_request(now);
+    }
 }
 
 /// The peers' wall clock: it began 1000 s after 1900.

@@ -49,6 +49,8 @@ pub(crate) struct Publish {
     pub(crate) max_bitrate_bps: Option<u64>,
     pub(crate) first_seq: u16,
     pub(crate) padding_every: Option<u32>,
+    /// What signaling says the video is; the payload is VP8's whatever it says.
+    pub(crate) video_codec: &'static str,
 }
 
 impl Default for Publish {
@@ -64,6 +66,7 @@ impl Default for Publish {
             // Wraps within the first second or two.
             first_seq: 0xffc0,
             padding_every: None,
+            video_codec: "VP8",
         }
     }
 }
@@ -92,6 +95,7 @@ pub(crate) struct Published {
     pub(crate) kinds: Vec<MediaKind>,
     /// Tags of its streams: audio first, then video layers, smallest first.
     pub(crate) tags: Vec<u32>,
+    pub(crate) video_codec: &'static str,
 }
 
 /// SSRCs of a subscription.
@@ -106,10 +110,10 @@ fn extension(id: u8, uri: &str) -> HeaderExtension {
     HeaderExtension { id, uri: uri.into() }
 }
 
-fn codec(kind: MediaKind, payload_type: u8, rtx_payload_type: Option<u8>) -> Codec {
+fn codec(kind: MediaKind, video: &str, payload_type: u8, rtx_payload_type: Option<u8>) -> Codec {
     let (name, clock_rate) = match kind {
         MediaKind::Audio => ("opus", AUDIO_CLOCK),
-        MediaKind::Video => ("VP8", VIDEO_CLOCK),
+        MediaKind::Video => (video, VIDEO_CLOCK),
     };
     Codec { name: name.into(), payload_type, clock_rate, rtx_payload_type }
 }
@@ -173,7 +177,8 @@ impl World {
         let tags: Vec<u32> = specs.iter().map(|spec| spec.tag).collect();
         let now = self.now;
         self.peers[peer].senders.extend(specs.into_iter().map(|spec| Sender::new(spec, now)));
-        self.published.insert(id.into(), Published { kinds, tags: tags.clone() });
+        self.published
+            .insert(id.into(), Published { kinds, tags: tags.clone(), video_codec: what.video_codec });
         Ok(tags)
     }
 
@@ -197,6 +202,7 @@ impl World {
                 even: false,
                 first_seq: what.first_seq,
                 padding_every: what.padding_every.filter(|_| kind == MediaKind::Video),
+                key_parts: 3,
             }
         };
         (0..layers).map(stream).collect()
@@ -210,7 +216,9 @@ impl World {
         publication: &str,
         what: Subscribe,
     ) -> Result<Subscribed, OpError> {
-        let kinds = self.published.get(publication).map_or(vec![MediaKind::Audio], |p| p.kinds.clone());
+        let published = self.published.get(publication);
+        let video_codec = published.map_or("VP8", |published| published.video_codec);
+        let kinds = published.map_or(vec![MediaKind::Audio], |published| published.kinds.clone());
         let mut subscribed = Subscribed { peer, audio: 0, video: 0 };
         let mut tracks = Vec::new();
         let mut receivers = Vec::new();
@@ -223,7 +231,7 @@ impl World {
             if wanted {
                 *place = ssrc;
                 let spec = receiver_spec(kind, ssrc, what);
-                tracks.push(subscription_track(&spec));
+                tracks.push(subscription_track(&spec, video_codec));
                 receivers.push(Receiver::new(spec));
             }
         }
@@ -269,7 +277,7 @@ fn publication_track(kind: MediaKind, what: &Publish, streams: &[StreamSpec]) ->
     PublicationTrack {
         kind,
         mid: Some(streams[0].mid.clone()),
-        codec: codec(kind, streams[0].payload_type, rtx),
+        codec: codec(kind, what.video_codec, streams[0].payload_type, rtx),
         encodings: streams.iter().map(encoding).collect(),
         extensions: vec![
             extension(ext_id::AUDIO_LEVEL, URI_AUDIO_LEVEL),
@@ -301,12 +309,17 @@ fn receiver_spec(kind: MediaKind, ssrc: u32, what: Subscribe) -> ReceiverSpec {
     }
 }
 
-fn subscription_track(spec: &ReceiverSpec) -> SubscriptionTrack {
+fn subscription_track(spec: &ReceiverSpec, video_codec: &str) -> SubscriptionTrack {
     use receiver::ext_id;
     SubscriptionTrack {
         kind: spec.kind,
         mid: Some(spec.mid.clone()),
-        codec: codec(spec.kind, spec.payload_type, spec.rtx.map(|(_, payload_type)| payload_type)),
+        codec: codec(
+            spec.kind,
+            video_codec,
+            spec.payload_type,
+            spec.rtx.map(|(_, payload_type)| payload_type),
+        ),
         ssrc: spec.ssrc,
         rtx_ssrc: spec.rtx.map(|(ssrc, _)| ssrc),
         extensions: vec![

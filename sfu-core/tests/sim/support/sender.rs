@@ -53,6 +53,8 @@ pub(crate) struct StreamSpec {
     pub(crate) first_seq: u16,
     /// After so many frames a packet of nothing but padding.
     pub(crate) padding_every: Option<u32>,
+    /// Packets of a video key frame.
+    pub(crate) key_parts: u8,
 }
 
 impl StreamSpec {
@@ -70,9 +72,10 @@ impl StreamSpec {
         }
     }
 
-    fn parts(&self) -> u8 {
+    fn parts(&self, key: bool) -> u8 {
         match self.kind {
             MediaKind::Audio => 1,
+            MediaKind::Video if key => self.key_parts,
             MediaKind::Video => 3,
         }
     }
@@ -158,6 +161,8 @@ pub(crate) struct Sender {
     pub(crate) spec: StreamSpec,
     pub(crate) next_frame: Timestamp,
     pub(crate) muted: bool,
+    /// SSRCs it had before: feedback about them may still come.
+    former: Vec<u32>,
     /// Packets sent, by extended sequence number.
     history: BTreeMap<u64, Sent>,
     next_seq: u64,
@@ -180,6 +185,7 @@ impl Sender {
         Sender {
             next_frame: now,
             muted: false,
+            former: Vec::new(),
             history: BTreeMap::new(),
             next_seq: u64::from(spec.first_seq),
             next_rtx: 100,
@@ -193,6 +199,28 @@ impl Sender {
             octets: 0,
             spec,
         }
+    }
+
+    /// Goes on under another SSRC, as after a collision (RFC 3550 §8.2): new numbers, new timestamps. `tag` is new too.
+    /// `rtx`: its retransmissions do likewise.
+    pub(crate) fn change_ssrc(&mut self, tag: u32, first_seq: u16, rtx: bool) {
+        self.former.push(self.spec.ssrc);
+        (self.spec.ssrc, self.spec.tag) = (100_000 + tag, tag);
+        if let Some((ssrc, _)) = self.spec.rtx.as_mut().filter(|_| rtx) {
+            (*ssrc, self.next_rtx) = (900_000 + tag, 100);
+        }
+        (self.next_seq, self.timestamp) = (u64::from(first_seq), tag.wrapping_mul(0x1234_5677));
+        self.history.clear();
+    }
+
+    /// Whether this is, or was, its SSRC.
+    pub(crate) fn has(&self, ssrc: u32) -> bool {
+        self.spec.ssrc == ssrc || self.former.contains(&ssrc)
+    }
+
+    /// Its last packets as they went out.
+    pub(crate) fn sealed(&self) -> Vec<Vec<u8>> {
+        self.history.values().map(|sent| sent.sealed.clone()).collect()
     }
 
     /// Media timestamp of the frame sent last.
@@ -232,7 +260,7 @@ impl Sender {
         if key {
             self.key_frames.push(now);
         }
-        let parts = self.spec.parts();
+        let parts = self.spec.parts(key);
         for part in 0..parts {
             let body = Body {
                 tag: self.spec.tag,
