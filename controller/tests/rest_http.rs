@@ -386,7 +386,7 @@ async fn a_client_that_does_not_read_is_cut_and_nobody_else_waits() {
     };
     let text = "x".repeat(64 * 1024);
     let mut sent = 0;
-    while to_deaf.send(text.clone()).is_ok() {
+    while to_deaf.send(text.clone().into()).is_ok() {
         sent += 1;
         assert!(sent < 10_000, "the queue is bounded");
         tokio::task::yield_now().await;

@@ -2,6 +2,8 @@
 //! and records the event; who is notified, and in which order with the response, is the caller's business.
 #![forbid(unsafe_code)]
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 use sfu_core::control::proto::Op;
 
@@ -129,7 +131,7 @@ impl Engine {
     pub(crate) fn notify_all(
         &mut self,
         session: &SessionId,
-        text: &str,
+        text: &Arc<str>,
         except: Option<&ConnectionId>,
         out: &mut Vec<Output>,
     ) {

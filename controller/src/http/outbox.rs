@@ -14,7 +14,7 @@ pub const QUEUE_BYTES_MAX: usize = 4 << 20;
 #[derive(Debug, PartialEq, Eq)]
 pub enum Outgoing {
     /// A text frame.
-    Text(String),
+    Text(Arc<str>),
     /// A close frame, and the end.
     Close {
         /// RFC 6455 §7.4 code.
@@ -62,7 +62,7 @@ impl Outbox {
     /// # Errors
     /// [`Cut`] when the queue is full: the socket is then torn down, and [`super::Event::SocketClosed`] follows. A socket
     /// that is gone already takes texts without complaint.
-    pub fn send(&self, text: String) -> Result<(), Cut> {
+    pub fn send(&self, text: Arc<str>) -> Result<(), Cut> {
         let length = text.len();
         let before = self.state.bytes.fetch_add(length, Ordering::Relaxed);
         if before + length > QUEUE_BYTES_MAX {
@@ -130,7 +130,7 @@ mod tests {
     #[tokio::test]
     async fn bytes_are_bounded_and_given_back() {
         let (outbox, mut reader) = outbox();
-        let half = "x".repeat(QUEUE_BYTES_MAX / 2);
+        let half: Arc<str> = "x".repeat(QUEUE_BYTES_MAX / 2).into();
         assert_eq!((outbox.send(half.clone()), outbox.send(half.clone())), (Ok(()), Ok(())));
         reader.next().await.unwrap();
         reader.written(half.len());

@@ -131,7 +131,7 @@ where
             Err(_) => sink.send(Message::Ping(Default::default())).await,
             Ok(Some(Outgoing::Text(text))) => {
                 let length = text.len();
-                let sent = sink.send(Message::text(text)).await;
+                let sent = sink.send(Message::text(&*text)).await;
                 reader.written(length);
                 sent
             }

@@ -10,6 +10,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
@@ -62,7 +63,7 @@ struct RpcSession {
     session: SessionId,
     connection: ConnectionId,
     client: Option<ClientId>,
-    queue: VecDeque<String>,
+    queue: VecDeque<Arc<str>>,
     queue_bytes: usize,
     lost_at: Option<u64>,
     /// The participant is out; only the queue is left to be fetched.
@@ -85,13 +86,13 @@ impl Peers {
     }
 
     /// Sends a notification, or keeps it until the participant is back.
-    pub(crate) fn notify(&mut self, rpc: &RpcId, text: &str, out: &mut Vec<Output>) {
+    pub(crate) fn notify(&mut self, rpc: &RpcId, text: &Arc<str>, out: &mut Vec<Output>) {
         let Some(session) = self.rpcs.get_mut(rpc) else { return };
         if let Some(client) = session.client {
-            return out.push(Output::SocketText { client, text: text.to_owned() });
+            return out.push(Output::SocketText { client, text: text.clone() });
         }
         session.queue_bytes += text.len();
-        session.queue.push_back(text.to_owned());
+        session.queue.push_back(text.clone());
         let full =
             session.queue.len() > self.limits.queue_messages || session.queue_bytes > self.limits.queue_bytes;
         if full {
@@ -119,7 +120,7 @@ impl Peers {
             }
             Err(error) => envelope::failure(id, &error),
         };
-        out.push(Output::SocketText { client, text });
+        out.push(Output::SocketText { client, text: text.into() });
     }
 
     /// Whose participant a request comes from.
@@ -230,7 +231,7 @@ impl Engine {
             }
             Err(unusable) => {
                 tracing::debug!(?client, error = %unusable.error, "unusable message");
-                let text = envelope::failure(&unusable.id, &unusable.error);
+                let text = envelope::failure(&unusable.id, &unusable.error).into();
                 out.push(Output::SocketText { client, text });
             }
         }
@@ -253,7 +254,7 @@ impl Engine {
             self.arm(call.client);
         }
         if let Some(id) = &call.id {
-            let text = envelope::response(id, serde_json::json!({ "value": "pong" }));
+            let text = envelope::response(id, serde_json::json!({ "value": "pong" })).into();
             out.push(Output::SocketText { client: call.client, text });
         }
     }
