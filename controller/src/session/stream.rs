@@ -156,6 +156,9 @@ pub struct Publisher {
     pub transport: String,
     /// Transports that shall replace it and that the node has not confirmed yet.
     pub replacing: Vec<String>,
+    /// Whether it gets its own media back (`doLoopback`), on every peer connection it makes for the stream.
+    #[serde(default)]
+    pub loopback: bool,
     /// What was negotiated, and so what subscribers can get.
     pub plan: PublishPlan,
     /// Descriptions of its peer connection; not kept over a restart, since nothing but a view needs them.

@@ -83,6 +83,7 @@ impl Engine {
             phase: Phase::Opening,
             transport: transport.clone(),
             replacing: Vec::new(),
+            loopback,
             plan,
             sdp,
         };
@@ -162,17 +163,19 @@ impl Engine {
         let Some(publisher) = own.live_publisher() else {
             return Err(RpcError::new(code::MEDIA_ENDPOINT, "The stream is not ready to be reconnected"));
         };
-        let (stream, earlier) = (publisher.stream.clone(), publisher.plan.clone());
+        let (stream, loopback) = (publisher.stream.clone(), publisher.loopback);
+        let earlier = publisher.plan.clone();
         let offer = params.sdp_string.or(params.sdp_offer);
         let offer = offer.ok_or_else(|| RpcError::params("sdpString is missing"))?;
         let place = self.place_of(&request.session)?;
-        let Negotiated { answer, plan, local, .. } = self.renegotiate(&request, &place, &offer, &earlier)?;
+        let negotiated = self.renegotiate(&request, &place, &offer, &earlier, loopback)?;
+        let Negotiated { answer, plan, back, local } = negotiated;
         let sdp = self.keep_sdp(&offer, &answer);
         let transport = self.new_transport(&request.session, &request.connection, TransportUse::Publish);
         if let Some(publisher) = self.publisher_mut(&request) {
             publisher.replacing.push(transport.clone());
         }
-        let ops = publish_ops(&transport, stream.as_str(), &local, &plan, None);
+        let ops = publish_ops(&transport, stream.as_str(), &local, &plan, back);
         let republish =
             Republish { request: request.clone(), transport: transport.clone(), plan, sdp, answer };
         let asked = self.apply_then(now_ms, &place, ops, Then::Republish(republish), out);
@@ -233,17 +236,18 @@ impl Engine {
         place: &Place,
         offer: &str,
         earlier: &PublishPlan,
+        loopback: bool,
     ) -> Result<Negotiated, RpcError> {
         let policy = self.policy_of(&request.session);
         let before = earlier.format(MediaKind::Video).and_then(|format| format.video_codec());
         if let Some(codec) = before {
             let same = CodecPolicy { video: VideoChoice::Forced(codec), allow_transcoding: false };
-            if let Ok(mut negotiated) = self.negotiate(request, place, offer, &same, false) {
+            if let Ok(mut negotiated) = self.negotiate(request, place, offer, &same, loopback) {
                 negotiated.plan.forced = earlier.forced;
                 return Ok(negotiated);
             }
         }
-        self.negotiate(request, place, offer, &policy, false)
+        self.negotiate(request, place, offer, &policy, loopback)
     }
 
     fn negotiate(
