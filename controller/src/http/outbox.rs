@@ -7,7 +7,8 @@ use tokio::sync::{Notify, mpsc};
 
 /// Most texts waiting for one client.
 pub const QUEUE_MESSAGES_MAX: usize = 1024;
-/// Most bytes waiting for one client.
+/// Bytes waiting for one client beyond which nothing is added. The last text counts with what was there before it only: the
+/// answer to a join in a session of many with much metadata is longer than this, and without it nobody could join.
 pub const QUEUE_BYTES_MAX: usize = 4 << 20;
 
 /// What the socket task is to write.
@@ -65,7 +66,7 @@ impl Outbox {
     pub fn send(&self, text: Arc<str>) -> Result<(), Cut> {
         let length = text.len();
         let before = self.state.bytes.fetch_add(length, Ordering::Relaxed);
-        if before + length > QUEUE_BYTES_MAX {
+        if before >= QUEUE_BYTES_MAX {
             return Err(self.cut());
         }
         self.put(Outgoing::Text(text))
@@ -135,6 +136,14 @@ mod tests {
         reader.next().await.unwrap();
         reader.written(half.len());
         assert_eq!(outbox.send(half.clone()), Ok(()));
+        assert_eq!(outbox.send("x".into()), Err(Cut));
+    }
+
+    #[tokio::test]
+    async fn one_text_may_be_longer_than_the_queue() {
+        let (outbox, _reader) = outbox();
+        assert_eq!(outbox.send("pong".into()), Ok(()));
+        assert_eq!(outbox.send("x".repeat(3 * QUEUE_BYTES_MAX).into()), Ok(()));
         assert_eq!(outbox.send("x".into()), Err(Cut));
     }
 }
