@@ -49,6 +49,8 @@ impl Call {
 struct Client {
     ip: Option<IpAddr>,
     rpc: RpcId,
+    /// Session that its participant was in last, for requests that are on their way while it ends.
+    left: Option<SessionId>,
     /// Interval and time of the last ping, milliseconds.
     ping: Option<(u64, u64)>,
     /// When it is closed whatever it does.
@@ -129,6 +131,11 @@ impl Peers {
         Some((session.session.clone(), session.connection.clone()))
     }
 
+    /// Session that the participant of a socket was in last.
+    pub(crate) fn left(&self, client: ClientId) -> Option<&SessionId> {
+        self.clients.get(&client)?.left.as_ref()
+    }
+
     /// Ties a socket to its new participant.
     pub(crate) fn join(&mut self, call: &Call, session: SessionId, connection: ConnectionId) -> RpcId {
         if let Some(client) = self.clients.get_mut(&call.client) {
@@ -201,7 +208,7 @@ impl Engine {
     pub(crate) fn on_socket_opened(&mut self, now_ms: u64, client: ClientId, ip: Option<IpAddr>) {
         let rpc = self.ids.rpc();
         let close_at = Some(now_ms + self.config.limits.unjoined_ms);
-        self.peers.clients.insert(client, Client { ip, rpc, ping: None, close_at, armed: None });
+        self.peers.clients.insert(client, Client { ip, rpc, left: None, ping: None, close_at, armed: None });
         self.arm(client);
     }
 
@@ -273,8 +280,9 @@ impl Engine {
             self.close_later(now_ms, call.client);
             return self.peers.respond(call, Err(refused), out);
         };
-        // A socket that already is somebody else cannot become this one.
-        if *rpc != call.rpc && self.peers.rpcs.contains_key(&call.rpc) {
+        // A socket that is somebody else, or is about to be, cannot become this one.
+        let somebody = self.peers.rpcs.contains_key(&call.rpc) || self.waits_to_join(call.client);
+        if *rpc != call.rpc && somebody {
             return self.peers.respond(call, Err(refused), out);
         }
         let (rpc, older) = (rpc.clone(), session.client.filter(|older| *older != call.client));
@@ -303,8 +311,7 @@ impl Engine {
         let texts = missed.into_iter().map(|text| Output::SocketText { client: call.client, text });
         out.extend(texts);
         if ended {
-            self.peers.rpcs.remove(&rpc);
-            self.close_later(now_ms, call.client);
+            self.part(now_ms, &rpc, call.client);
         }
     }
 
@@ -313,9 +320,17 @@ impl Engine {
         let Some(session) = self.peers.rpcs.get_mut(rpc) else { return };
         session.ended = true;
         if let Some(client) = session.client {
-            self.peers.rpcs.remove(rpc);
-            self.close_later(now_ms, client);
+            self.part(now_ms, rpc, client);
         }
+    }
+
+    /// Forgets a JSON-RPC session; its socket has to go.
+    fn part(&mut self, now_ms: u64, rpc: &RpcId, client: ClientId) {
+        let gone = self.peers.rpcs.remove(rpc);
+        if let Some(found) = self.peers.clients.get_mut(&client) {
+            found.left = gone.map(|gone| gone.session);
+        }
+        self.close_later(now_ms, client);
     }
 
     /// Closes a socket after a while, in case its owner does not.
