@@ -88,8 +88,14 @@ impl Engine {
             "sendMessage" => self.on_send_message(now_ms, &request, read(params)?, out),
             "forceUnpublish" => self.on_force_unpublish(now_ms, &request, read(params)?, out),
             "forceDisconnect" => self.on_force_disconnect(now_ms, &request, read(params)?, out),
-            // All candidates of the node are in the SDP, and those of the client show in its checks.
-            "onIceCandidate" | "videoData" | "echo" => Ok(Done::empty()),
+            "onIceCandidate" => {
+                // An error would raise an exception in the application, for something that nobody needs.
+                if let Ok(params) = read(params) {
+                    self.on_ice_candidate(&request, params);
+                }
+                Ok(Done::empty())
+            }
+            "videoData" | "echo" => Ok(Done::empty()),
             // No `life` is announced, so nobody has to ask.
             "sessionStatus" => Ok(Done::Answer(json!({ "life": -1 }))),
             "applyFilter"

@@ -79,6 +79,20 @@ pub(crate) struct Unsubscribe {
     pub(crate) sender: String,
 }
 
+/// `onIceCandidate`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct OnIceCandidate {
+    /// The connection that publishes.
+    pub(crate) endpoint_name: String,
+    /// Empty at the end of candidates.
+    pub(crate) candidate: String,
+    #[serde(default)]
+    pub(crate) sdp_mid: Option<String>,
+    #[serde(default, rename = "sdpMLineIndex")]
+    pub(crate) line: Option<u16>,
+}
+
 /// `reconnectStream`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
