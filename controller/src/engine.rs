@@ -34,6 +34,7 @@ mod timers;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde_json::Value;
 use sfu_core::control::proto::{self, NodeInfo, Notification};
@@ -144,8 +145,8 @@ pub enum Output {
     SocketText {
         /// To whom.
         client: ClientId,
-        /// One JSON-RPC message.
-        text: String,
+        /// One JSON-RPC message; recipients of the same notification share it.
+        text: Arc<str>,
     },
     /// Close a socket; [`Input::SocketClosed`] follows.
     SocketClose {

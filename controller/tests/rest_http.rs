@@ -320,10 +320,14 @@ async fn websockets_carry_texts_both_ways() {
         }
         other => panic!("{other:?}"),
     }
-    for text in ["one", "two"] {
+    // A join answer in a large session with much metadata is longer than what may wait.
+    let long = "x".repeat(10 << 20);
+    for text in ["one", &long] {
         outbox.send(text.into()).unwrap();
     }
     assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("one"));
+    assert_eq!(socket.next().await.unwrap().unwrap(), Message::text(long));
+    outbox.send("two".into()).unwrap();
     assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("two"));
     outbox.close(1000, "bye".into()).unwrap();
     match socket.next().await.unwrap().unwrap() {
@@ -346,10 +350,18 @@ async fn websockets_over_tls_and_their_ends() {
     let mut running = start("wss", &[]).await;
     let stream = tls_stream(running.port, b"http/1.1").await;
     let (mut socket, _) = tokio_tungstenite::client_async("wss://localhost/openvidu", stream).await.unwrap();
-    assert!(matches!(running.events.recv().await, Some(Event::SocketOpened { .. })));
-    // A message over the limit ends the socket, and nothing of it arrives.
-    let _ = socket.send(Message::text("x".repeat(256 * 1024 + 1))).await;
-    assert!(matches!(running.events.recv().await, Some(Event::SocketClosed { code: None, .. })));
+    let Some(Event::SocketOpened { outbox, .. }) = running.events.recv().await else { panic!("no socket") };
+    // A message a little over the limit arrives, for JSON-RPC to answer it; a much longer one ends the socket.
+    socket.send(Message::text("x".repeat(256 * 1024 + 1))).await.unwrap();
+    assert!(matches!(running.events.recv().await, Some(Event::SocketText { .. })));
+    socket.send(Message::text("x".repeat(512 * 1024))).await.unwrap();
+    match socket.next().await.unwrap().unwrap() {
+        Message::Close(Some(frame)) => assert_eq!(u16::from(frame.code), 1009),
+        other => panic!("{other:?}"),
+    }
+    assert!(matches!(running.events.recv().await, Some(Event::SocketClosed { code: Some(1009), .. })));
+    assert_eq!(running.shared.metrics.messages_too_long.get(), 1);
+    drop(outbox);
     // A client that vanishes is reported.
     let url = format!("ws://127.0.0.1:{}/openvidu", running.port);
     let (socket, _) = tokio_tungstenite::connect_async(&url).await.unwrap();
@@ -386,7 +398,7 @@ async fn a_client_that_does_not_read_is_cut_and_nobody_else_waits() {
     };
     let text = "x".repeat(64 * 1024);
     let mut sent = 0;
-    while to_deaf.send(text.clone()).is_ok() {
+    while to_deaf.send(text.clone().into()).is_ok() {
         sent += 1;
         assert!(sent < 10_000, "the queue is bounded");
         tokio::task::yield_now().await;

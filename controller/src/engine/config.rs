@@ -125,6 +125,8 @@ pub struct Limits {
     pub message_bytes: usize,
     /// Longest `metadata` of a client, bytes.
     pub metadata_bytes: usize,
+    /// Longest `platform` of a client, bytes; the rest is cut off. A whole `User-Agent` has about 150.
+    pub platform_bytes: usize,
     /// Notifications kept for a participant without a socket.
     pub queue_messages: usize,
     /// Their total size, bytes.
@@ -152,6 +154,7 @@ impl Default for Limits {
         Self {
             message_bytes: 256 * 1024,
             metadata_bytes: 64 * 1024,
+            platform_bytes: 512,
             queue_messages: 1_000,
             queue_bytes: 1 << 20,
             reconnect_ms: 10_000,

@@ -2,6 +2,8 @@
 //! and records the event; who is notified, and in which order with the response, is the caller's business.
 #![forbid(unsafe_code)]
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 use sfu_core::control::proto::Op;
 
@@ -11,6 +13,11 @@ use crate::session::{
     ActiveConnection, Connection, MediaOptions, Phase, Publisher, Reason, Session, SessionState, Subscriber,
 };
 use crate::signaling::notification;
+
+/// Most participants that hear of each other's end when their session ends. In a larger one the last would be sent two
+/// messages for each one before it ahead of its own eviction: more than a client's queue holds (1024), so that it would be cut
+/// without knowing why. `openvidu-browser` needs its own eviction only.
+const MUTUAL_MAX: usize = 64;
 
 impl Engine {
     /// Ends a subscription. `None`: there is none.
@@ -56,6 +63,23 @@ impl Engine {
         reason: Reason,
         out: &mut Vec<Output>,
     ) -> Option<RpcId> {
+        let left = self.take_out(now_ms, session, connection, reason, out)?;
+        if !left.is_hidden() {
+            let params = json!({ "connectionId": connection, "reason": reason.as_str() });
+            self.notify_all(session, &notification("participantLeft", params), None, out);
+        }
+        left.active.map(|active| active.rpc)
+    }
+
+    /// As [`Engine::leave`], without a word to those who stay.
+    fn take_out(
+        &mut self,
+        now_ms: u64,
+        session: &SessionId,
+        connection: &ConnectionId,
+        reason: Reason,
+        out: &mut Vec<Output>,
+    ) -> Option<Connection> {
         let found = self.registry.get_mut(session.as_str())?;
         found.connections.get(connection.as_str())?.active.as_ref()?;
         let mut ops = Vec::new();
@@ -69,15 +93,12 @@ impl Engine {
         self.apply_to(session, ops, out);
         let left = self.registry.remove_connection(session.as_str(), connection.as_str())?;
         let found = self.registry.get(session.as_str())?;
-        if !left.is_hidden() {
-            if let Some(record) = participant_record(found, &left, "participantLeft", now_ms) {
-                let since = left.active.as_ref().map_or(now_ms, |active| active.active_at);
-                out.push(Output::Record(record.closing(since, reason.as_str())));
-            }
-            let params = json!({ "connectionId": connection, "reason": reason.as_str() });
-            self.notify_all(session, &notification("participantLeft", params), None, out);
+        let record = participant_record(found, &left, "participantLeft", now_ms);
+        if let Some(record) = record.filter(|_| !left.is_hidden()) {
+            let since = left.active.as_ref().map_or(now_ms, |active| active.active_at);
+            out.push(Output::Record(record.closing(since, reason.as_str())));
         }
-        left.active.map(|active| active.rpc)
+        Some(left)
     }
 
     /// Throws a participant out: the others hear that it left, then everybody including itself that it was evicted.
@@ -105,8 +126,7 @@ impl Engine {
         reason: Reason,
         out: &mut Vec<Output>,
     ) {
-        let params = json!({ "connectionId": connection, "reason": reason.as_str() });
-        let text = notification("participantEvicted", params);
+        let text = evicted(connection, reason);
         self.peers.notify(rpc, &text, out);
         self.notify_all(session, &text, None, out);
         self.end_rpc(now_ms, rpc);
@@ -129,7 +149,7 @@ impl Engine {
     pub(crate) fn notify_all(
         &mut self,
         session: &SessionId,
-        text: &str,
+        text: &Arc<str>,
         except: Option<&ConnectionId>,
         out: &mut Vec<Output>,
     ) {
@@ -170,8 +190,11 @@ impl Engine {
         found.state = SessionState::NotActive;
         let participants: Vec<_> =
             found.connections.active().map(|(connection, _)| connection.id.clone()).collect();
+        let crowd = participants.len() > MUTUAL_MAX;
         for connection in participants {
-            if let Some(rpc) = self.leave(now_ms, session, &connection, reason, out) {
+            if crowd {
+                self.evict_alone(now_ms, session, &connection, reason, out);
+            } else if let Some(rpc) = self.leave(now_ms, session, &connection, reason, out) {
                 self.notify_evicted(now_ms, session, &connection, &rpc, reason, out);
             }
         }
@@ -188,6 +211,22 @@ impl Engine {
         }
     }
 
+    /// Takes a participant out and tells nobody but itself.
+    fn evict_alone(
+        &mut self,
+        now_ms: u64,
+        session: &SessionId,
+        connection: &ConnectionId,
+        reason: Reason,
+        out: &mut Vec<Output>,
+    ) {
+        let left = self.take_out(now_ms, session, connection, reason, out);
+        if let Some(active) = left.and_then(|left| left.active) {
+            self.peers.notify(&active.rpc, &evicted(connection, reason), out);
+            self.end_rpc(now_ms, &active.rpc);
+        }
+    }
+
     /// Ends things on the session's node, each by a message of its own: the node drops what follows a failing op, and what
     /// is to be ended may never have been opened. Without a connection to the node nothing is sent: when it comes back,
     /// what it has is compared with what is left here.
@@ -198,6 +237,10 @@ impl Engine {
             self.apply(&place, vec![op], out);
         }
     }
+}
+
+fn evicted(connection: &ConnectionId, reason: Reason) -> Arc<str> {
+    notification("participantEvicted", json!({ "connectionId": connection, "reason": reason.as_str() }))
 }
 
 fn subscriptions_of(session: &Session, connection: &ConnectionId) -> Vec<ConnectionId> {

@@ -1,6 +1,8 @@
 //! The operations behind the REST API, on validated input. Status codes are those of `rest-api.md` sections 2 to 5.
 #![forbid(unsafe_code)]
 
+use std::collections::HashSet;
+
 use serde_json::{Value, json};
 
 use super::{Engine, Output};
@@ -243,14 +245,16 @@ impl Engine {
         Ok(())
     }
 
-    /// Recipients of a signal: those named, or everybody. `None`: one of them is not a participant.
+    /// Recipients of a signal: those named, each once, or everybody. `None`: one of them is not a participant.
     pub(crate) fn signal_targets(&self, session: &SessionId, to: &[String]) -> Option<Vec<ConnectionId>> {
         let session = self.registry.get(session.as_str())?;
         if to.is_empty() {
             let visible = session.connections.active().filter(|(connection, _)| !connection.is_hidden());
             return Some(visible.map(|(connection, _)| connection.id.clone()).collect());
         }
-        to.iter().map(|id| session.participant(id).map(|connection| connection.id.clone())).collect()
+        let mut seen = HashSet::new();
+        let named = to.iter().filter(|id| seen.insert(id.as_str()));
+        named.map(|id| session.participant(id).map(|connection| connection.id.clone())).collect()
     }
 
     /// Sends the notification and records the event.

@@ -30,6 +30,8 @@ pub struct HttpMetrics {
     pub sockets: Gauge,
     /// WebSockets cut because their client did not read.
     pub sockets_cut: Counter,
+    /// WebSockets closed because of a message that nobody could want to send.
+    pub messages_too_long: Counter,
     /// Sessions, active and not; kept by the shell.
     pub sessions: Gauge,
     /// REST requests whose answer is not there yet; kept by the shell.
@@ -84,6 +86,12 @@ impl Default for HttpMetrics {
         registry.register("http_connections_failed", "Connections without a request", failed.clone());
         registry.register("websockets", "Open WebSockets", sockets.clone());
         registry.register("websockets_cut", "WebSockets whose client did not read", sockets_cut.clone());
+        let messages_too_long = Counter::default();
+        registry.register(
+            "websocket_messages_too_long",
+            "WebSockets closed for the length of a message",
+            messages_too_long.clone(),
+        );
         let (sessions, rest_waiting, events_dropped) = (Gauge::default(), Gauge::default(), Gauge::default());
         registry.register("sessions", "Sessions, active and not", sessions.clone());
         registry.register("rest_waiting", "REST requests without an answer yet", rest_waiting.clone());
@@ -100,6 +108,7 @@ impl Default for HttpMetrics {
             failed,
             sockets,
             sockets_cut,
+            messages_too_long,
             sessions,
             rest_waiting,
             events_dropped,

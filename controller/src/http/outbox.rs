@@ -7,14 +7,15 @@ use tokio::sync::{Notify, mpsc};
 
 /// Most texts waiting for one client.
 pub const QUEUE_MESSAGES_MAX: usize = 1024;
-/// Most bytes waiting for one client.
+/// Bytes waiting for one client beyond which nothing is added. The last text counts with what was there before it only: the
+/// answer to a join in a session of many with much metadata is longer than this, and without it nobody could join.
 pub const QUEUE_BYTES_MAX: usize = 4 << 20;
 
 /// What the socket task is to write.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Outgoing {
     /// A text frame.
-    Text(String),
+    Text(Arc<str>),
     /// A close frame, and the end.
     Close {
         /// RFC 6455 §7.4 code.
@@ -62,10 +63,10 @@ impl Outbox {
     /// # Errors
     /// [`Cut`] when the queue is full: the socket is then torn down, and [`super::Event::SocketClosed`] follows. A socket
     /// that is gone already takes texts without complaint.
-    pub fn send(&self, text: String) -> Result<(), Cut> {
+    pub fn send(&self, text: Arc<str>) -> Result<(), Cut> {
         let length = text.len();
         let before = self.state.bytes.fetch_add(length, Ordering::Relaxed);
-        if before + length > QUEUE_BYTES_MAX {
+        if before >= QUEUE_BYTES_MAX {
             return Err(self.cut());
         }
         self.put(Outgoing::Text(text))
@@ -130,11 +131,19 @@ mod tests {
     #[tokio::test]
     async fn bytes_are_bounded_and_given_back() {
         let (outbox, mut reader) = outbox();
-        let half = "x".repeat(QUEUE_BYTES_MAX / 2);
+        let half: Arc<str> = "x".repeat(QUEUE_BYTES_MAX / 2).into();
         assert_eq!((outbox.send(half.clone()), outbox.send(half.clone())), (Ok(()), Ok(())));
         reader.next().await.unwrap();
         reader.written(half.len());
         assert_eq!(outbox.send(half.clone()), Ok(()));
+        assert_eq!(outbox.send("x".into()), Err(Cut));
+    }
+
+    #[tokio::test]
+    async fn one_text_may_be_longer_than_the_queue() {
+        let (outbox, _reader) = outbox();
+        assert_eq!(outbox.send("pong".into()), Ok(()));
+        assert_eq!(outbox.send("x".repeat(3 * QUEUE_BYTES_MAX).into()), Ok(()));
         assert_eq!(outbox.send("x".into()), Err(Cut));
     }
 }

@@ -21,6 +21,9 @@ use crate::ids::ClientId;
 
 /// Silence after which the client is pinged, and again until it is given up.
 const IDLE: Duration = Duration::from_secs(45);
+/// Longest message that is taken off a socket, bytes. Those between this and the longest one that can be used are answered by
+/// JSON-RPC (-32600); a longer one ends its socket.
+const READ_BYTES_MAX: usize = MESSAGE_BYTES_MAX + 64 * 1024;
 /// How long a client may take to answer a close frame.
 const CLOSE_WAIT: Duration = Duration::from_secs(3);
 
@@ -28,22 +31,28 @@ const CLOSE_WAIT: Duration = Duration::from_secs(3);
 struct End {
     code: Option<u16>,
     reason: String,
+    /// The client has still to be told.
+    untold: bool,
 }
 
 impl End {
     fn broken(reason: impl Into<String>) -> Self {
-        Self { code: None, reason: reason.into() }
+        Self { code: None, reason: reason.into(), untold: false }
+    }
+
+    fn refused(code: u16, reason: &str) -> Self {
+        Self { code: Some(code), reason: reason.to_owned(), untold: true }
     }
 }
 
 /// Answers an upgrade request and starts the socket's task.
 pub fn serve(shared: &Arc<Shared>, mut request: Request<Incoming>, peer: Peer) -> Reply {
     let config = WebSocketConfig::default()
-        .max_message_size(Some(MESSAGE_BYTES_MAX))
-        .max_frame_size(Some(MESSAGE_BYTES_MAX))
+        .max_message_size(Some(READ_BYTES_MAX))
+        .max_frame_size(Some(READ_BYTES_MAX))
         .read_buffer_size(8 * 1024)
-        .write_buffer_size(0)
-        .max_write_buffer_size(2 * super::outbox::QUEUE_BYTES_MAX);
+        // Nothing is buffered but the text being sent, and that may be a long one: the outbox has the bound.
+        .write_buffer_size(0);
     let agent = request.headers().get(header::USER_AGENT).and_then(|v| v.to_str().ok()).map(str::to_owned);
     let (response, socket) = match hyper_tungstenite::upgrade(&mut request, Some(config)) {
         Ok(upgraded) => upgraded,
@@ -67,14 +76,18 @@ async fn run(shared: Arc<Shared>, socket: HyperWebsocket, peer: Peer, user_agent
     }
     shared.metrics.sockets.inc();
     let cut = reader.cut();
-    let (sink, stream) = socket.split();
+    let (mut sink, stream) = socket.split();
     let end = tokio::select! {
         end = read(&shared, client, stream) => end,
-        end = write(sink, reader) => end,
+        end = write(&mut sink, reader) => end,
         () = cut => {
             shared.metrics.sockets_cut.inc();
             End::broken("the client did not read")
         }
+    };
+    let end = match end.code.filter(|_| end.untold) {
+        Some(code) => close(sink, code, end.reason).await,
+        None => end,
     };
     shared.metrics.sockets.dec();
     tracing::debug!(client = client.0, code = end.code, reason = end.reason, "socket closed");
@@ -102,14 +115,19 @@ where
                 let code = frame.as_ref().map(|f| f.code.into());
                 // One more poll lets the library answer the close frame.
                 let _ = timeout(CLOSE_WAIT, stream.next()).await;
-                return End { code, reason: frame.map(|f| f.reason.to_string()).unwrap_or_default() };
+                let reason = frame.map(|f| f.reason.to_string()).unwrap_or_default();
+                return End { code, reason, untold: false };
             }
             Ok(Some(Ok(Message::Binary(_)))) => {
-                return End { code: Some(1003), reason: "binary frame".into() };
+                return End::refused(1003, "binary frame");
             }
             Ok(Some(Ok(_))) => {
                 silent = 0;
                 continue;
+            }
+            Ok(Some(Err(Error::Capacity(_)))) => {
+                shared.metrics.messages_too_long.inc();
+                return End::refused(1009, "message is too long");
             }
             Ok(Some(Err(error))) => return End::broken(error.to_string()),
             Ok(None) => return End::broken("end of file"),
@@ -131,7 +149,7 @@ where
             Err(_) => sink.send(Message::Ping(Default::default())).await,
             Ok(Some(Outgoing::Text(text))) => {
                 let length = text.len();
-                let sent = sink.send(Message::text(text)).await;
+                let sent = sink.send(Message::text(&*text)).await;
                 reader.written(length);
                 sent
             }
@@ -157,5 +175,5 @@ where
     let _ = timeout(CLOSE_WAIT, sink.send(Message::Close(Some(frame)))).await;
     // The client answers with its own close frame, which `read` sees first; a client that does not is not waited for.
     tokio::time::sleep(CLOSE_WAIT).await;
-    End { code: Some(code), reason }
+    End { code: Some(code), reason, untold: false }
 }

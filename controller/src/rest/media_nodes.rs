@@ -1,7 +1,7 @@
 //! `/media-nodes` and `/health` (`rest-api.md` sections 8 and 10).
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde_json::{Value, json};
 
@@ -10,14 +10,30 @@ use super::{flag, ok, optional, required};
 use crate::cluster::{DeletionStrategy, LaunchRequest, Node, NodeUri, Status};
 use crate::engine::{ApiError, Engine, NewNode, Output, Removed, RestRequest, RestResponse, Wish};
 use crate::ids::{NodeId, ReplyId};
-use crate::session::ViewOptions;
+use crate::session::{Session, ViewOptions};
 
 type Query = BTreeMap<String, String>;
 /// `None`: the answer follows when the outcome is known.
 type Answer = Result<Option<RestResponse>, ApiError>;
 
 pub(super) fn list(engine: &Engine, query: &Query) -> RestResponse {
-    listed(engine.nodes().iter().map(|node| to_json(engine, node, query)).collect())
+    let mut sessions = if flag(query, "sessions", false) { sessions_by_node(engine) } else { HashMap::new() };
+    let described = engine.nodes().iter().map(|node| {
+        let here = sessions.remove(&node.id).unwrap_or_default();
+        describe(engine, node, query, here)
+    });
+    listed(described.collect())
+}
+
+/// All sessions that have a place, in one pass.
+fn sessions_by_node(engine: &Engine) -> HashMap<&NodeId, Vec<Value>> {
+    let mut by_node = HashMap::<_, Vec<_>>::new();
+    for session in engine.sessions() {
+        if let Some(place) = session.place() {
+            by_node.entry(&place.node).or_default().push(session.to_json(ViewOptions::default()));
+        }
+    }
+    by_node
 }
 
 pub(super) fn one(engine: &Engine, id: &str, query: &Query) -> Result<RestResponse, ApiError> {
@@ -135,6 +151,14 @@ pub(super) fn patch(
 }
 
 fn to_json(engine: &Engine, node: &Node, query: &Query) -> Value {
+    let here = |session: &&Session| session.place().is_some_and(|place| place.node == node.id);
+    let wanted = flag(query, "sessions", false);
+    let sessions = wanted.then(|| engine.sessions().filter(here)).into_iter().flatten();
+    describe(engine, node, query, sessions.map(|session| session.to_json(ViewOptions::default())).collect())
+}
+
+/// `sessions`: those on the node, if they are asked for.
+fn describe(engine: &Engine, node: &Node, query: &Query, sessions: Vec<Value>) -> Value {
     let id = &node.id;
     let mut object = json!({
         "id": id,
@@ -158,8 +182,7 @@ fn to_json(engine: &Engine, node: &Node, query: &Query) -> Value {
         object["failure"] = failure.as_str().into();
     }
     if flag(query, "sessions", false) {
-        let here = engine.sessions().filter(|s| s.place().is_some_and(|place| place.node == *id));
-        object["sessions"] = here.map(|s| s.to_json(ViewOptions::default())).collect();
+        object["sessions"] = sessions.into();
     }
     if flag(query, "recordings", false) {
         object["recordingIds"] = json!([]);

@@ -21,6 +21,7 @@
 #![forbid(unsafe_code)]
 
 mod attribute;
+mod candidate;
 mod codec;
 mod compose;
 mod description;
@@ -36,6 +37,7 @@ use sfu_core::control::proto::{
     SubscriptionTrack,
 };
 
+pub use candidate::{IceCandidate, candidates};
 pub use codec::{CodecPolicy, Format, Parameters, VideoChoice, VideoCodec};
 pub use description::Offer;
 pub use publish::{loopback_answer, publish_answer};

@@ -313,6 +313,11 @@ impl Connections {
         self.by_order.get_mut(order).map(Box::as_mut)
     }
 
+    /// The same for a change of what is not kept over a restart.
+    pub fn get_mut_unsaved(&mut self, id: &str) -> Option<&mut Connection> {
+        self.by_order.get_mut(self.order.get(id)?).map(Box::as_mut)
+    }
+
     /// All of them, oldest first.
     pub fn iter(&self) -> impl Iterator<Item = &Connection> {
         self.by_order.values().map(Box::as_ref)

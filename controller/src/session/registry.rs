@@ -66,6 +66,11 @@ impl Registry {
         Some(session)
     }
 
+    /// Looks a connection up for a change of what is not kept over a restart: no row is written for it.
+    pub fn connection_mut_unsaved(&mut self, session: &str, connection: &str) -> Option<&mut Connection> {
+        self.sessions.get_mut(session)?.connections.get_mut_unsaved(connection)
+    }
+
     /// What may have changed since the last call. This is the one place that knows: sessions and connections are changed
     /// through the registry only.
     pub fn take_changed(&mut self) -> Vec<Changed> {

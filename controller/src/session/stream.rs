@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::ids::StreamId;
-use crate::sdp::{PendingOffer, PublishPlan};
+use crate::sdp::{self, IceCandidate, PendingOffer, PublishPlan};
 use crate::session::ViewOptions;
 
 wire_enum!(
@@ -118,6 +118,10 @@ pub enum Phase {
     Live,
 }
 
+/// Candidates of a client kept for one peer connection, and the longest one, bytes. A browser with three addresses sends twelve.
+const CANDIDATES_MAX: usize = 32;
+const CANDIDATE_BYTES_MAX: usize = 256;
+
 /// Both descriptions of one peer connection, kept for `webRtcStats=true`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SdpTexts {
@@ -125,20 +129,39 @@ pub struct SdpTexts {
     pub remote: Option<Box<str>>,
     /// What we sent.
     pub local: Option<Box<str>>,
+    /// What the client trickled, in the order in which it came.
+    pub trickled: Vec<IceCandidate>,
 }
 
 impl SdpTexts {
+    /// Keeps a candidate of the client, if there is room.
+    pub fn trickle(&mut self, candidate: IceCandidate) {
+        let length = candidate.candidate.len() + candidate.mid.as_ref().map_or(0, String::len);
+        let room = self.trickled.len() < CANDIDATES_MAX && length <= CANDIDATE_BYTES_MAX;
+        // Firefox says with an empty one that no more come.
+        if room && !candidate.candidate.is_empty() {
+            self.trickled.push(candidate);
+        }
+    }
+
     fn add_to(&self, object: &mut Map<String, Value>, endpoint: &str) {
         object.insert("webrtcEndpointName".into(), endpoint.into());
         object.insert("remoteSdp".into(), self.remote.as_deref().into());
         object.insert("localSdp".into(), self.local.as_deref().into());
-        for key in ["clientIceCandidates", "serverIceCandidates", "events"] {
-            object.insert(key.into(), json!([]));
-        }
+        let in_sdp = |sdp: &Option<Box<str>>| sdp.as_deref().map(sdp::candidates).unwrap_or_default();
+        let shown = |candidates: &[IceCandidate]| candidates.iter().map(candidate_json).collect::<Value>();
+        let client = [in_sdp(&self.remote), self.trickled.clone()].concat();
+        object.insert("clientIceCandidates".into(), shown(&client));
+        object.insert("serverIceCandidates".into(), shown(&in_sdp(&self.local)));
+        object.insert("events".into(), json!([]));
         for key in ["localCandidate", "remoteCandidate"] {
             object.insert(key.into(), Value::Null);
         }
     }
+}
+
+fn candidate_json(candidate: &IceCandidate) -> Value {
+    json!({ "candidate": candidate.candidate, "sdpMid": candidate.mid, "sdpMLineIndex": candidate.line })
 }
 
 /// The stream that a connection publishes.
@@ -156,6 +179,9 @@ pub struct Publisher {
     pub transport: String,
     /// Transports that shall replace it and that the node has not confirmed yet.
     pub replacing: Vec<String>,
+    /// Whether it gets its own media back (`doLoopback`), on every peer connection it makes for the stream.
+    #[serde(default)]
+    pub loopback: bool,
     /// What was negotiated, and so what subscribers can get.
     pub plan: PublishPlan,
     /// Descriptions of its peer connection; not kept over a restart, since nothing but a view needs them.

@@ -10,6 +10,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
@@ -48,6 +49,8 @@ impl Call {
 struct Client {
     ip: Option<IpAddr>,
     rpc: RpcId,
+    /// Session that its participant was in last, for requests that are on their way while it ends.
+    left: Option<SessionId>,
     /// Interval and time of the last ping, milliseconds.
     ping: Option<(u64, u64)>,
     /// When it is closed whatever it does.
@@ -62,7 +65,7 @@ struct RpcSession {
     session: SessionId,
     connection: ConnectionId,
     client: Option<ClientId>,
-    queue: VecDeque<String>,
+    queue: VecDeque<Arc<str>>,
     queue_bytes: usize,
     lost_at: Option<u64>,
     /// The participant is out; only the queue is left to be fetched.
@@ -85,13 +88,13 @@ impl Peers {
     }
 
     /// Sends a notification, or keeps it until the participant is back.
-    pub(crate) fn notify(&mut self, rpc: &RpcId, text: &str, out: &mut Vec<Output>) {
+    pub(crate) fn notify(&mut self, rpc: &RpcId, text: &Arc<str>, out: &mut Vec<Output>) {
         let Some(session) = self.rpcs.get_mut(rpc) else { return };
         if let Some(client) = session.client {
-            return out.push(Output::SocketText { client, text: text.to_owned() });
+            return out.push(Output::SocketText { client, text: text.clone() });
         }
         session.queue_bytes += text.len();
-        session.queue.push_back(text.to_owned());
+        session.queue.push_back(text.clone());
         let full =
             session.queue.len() > self.limits.queue_messages || session.queue_bytes > self.limits.queue_bytes;
         if full {
@@ -119,13 +122,18 @@ impl Peers {
             }
             Err(error) => envelope::failure(id, &error),
         };
-        out.push(Output::SocketText { client, text });
+        out.push(Output::SocketText { client, text: text.into() });
     }
 
     /// Whose participant a request comes from.
     pub(crate) fn participant(&self, rpc: &RpcId) -> Option<(SessionId, ConnectionId)> {
         let session = self.rpcs.get(rpc).filter(|session| !session.ended)?;
         Some((session.session.clone(), session.connection.clone()))
+    }
+
+    /// Session that the participant of a socket was in last.
+    pub(crate) fn left(&self, client: ClientId) -> Option<&SessionId> {
+        self.clients.get(&client)?.left.as_ref()
     }
 
     /// Ties a socket to its new participant.
@@ -200,7 +208,7 @@ impl Engine {
     pub(crate) fn on_socket_opened(&mut self, now_ms: u64, client: ClientId, ip: Option<IpAddr>) {
         let rpc = self.ids.rpc();
         let close_at = Some(now_ms + self.config.limits.unjoined_ms);
-        self.peers.clients.insert(client, Client { ip, rpc, ping: None, close_at, armed: None });
+        self.peers.clients.insert(client, Client { ip, rpc, left: None, ping: None, close_at, armed: None });
         self.arm(client);
     }
 
@@ -230,7 +238,7 @@ impl Engine {
             }
             Err(unusable) => {
                 tracing::debug!(?client, error = %unusable.error, "unusable message");
-                let text = envelope::failure(&unusable.id, &unusable.error);
+                let text = envelope::failure(&unusable.id, &unusable.error).into();
                 out.push(Output::SocketText { client, text });
             }
         }
@@ -253,7 +261,7 @@ impl Engine {
             self.arm(call.client);
         }
         if let Some(id) = &call.id {
-            let text = envelope::response(id, serde_json::json!({ "value": "pong" }));
+            let text = envelope::response(id, serde_json::json!({ "value": "pong" })).into();
             out.push(Output::SocketText { client: call.client, text });
         }
     }
@@ -272,8 +280,9 @@ impl Engine {
             self.close_later(now_ms, call.client);
             return self.peers.respond(call, Err(refused), out);
         };
-        // A socket that already is somebody else cannot become this one.
-        if *rpc != call.rpc && self.peers.rpcs.contains_key(&call.rpc) {
+        // A socket that is somebody else, or is about to be, cannot become this one.
+        let somebody = self.peers.rpcs.contains_key(&call.rpc) || self.waits_to_join(call.client);
+        if *rpc != call.rpc && somebody {
             return self.peers.respond(call, Err(refused), out);
         }
         let (rpc, older) = (rpc.clone(), session.client.filter(|older| *older != call.client));
@@ -302,8 +311,7 @@ impl Engine {
         let texts = missed.into_iter().map(|text| Output::SocketText { client: call.client, text });
         out.extend(texts);
         if ended {
-            self.peers.rpcs.remove(&rpc);
-            self.close_later(now_ms, call.client);
+            self.part(now_ms, &rpc, call.client);
         }
     }
 
@@ -312,9 +320,17 @@ impl Engine {
         let Some(session) = self.peers.rpcs.get_mut(rpc) else { return };
         session.ended = true;
         if let Some(client) = session.client {
-            self.peers.rpcs.remove(rpc);
-            self.close_later(now_ms, client);
+            self.part(now_ms, rpc, client);
         }
+    }
+
+    /// Forgets a JSON-RPC session; its socket has to go.
+    fn part(&mut self, now_ms: u64, rpc: &RpcId, client: ClientId) {
+        let gone = self.peers.rpcs.remove(rpc);
+        if let Some(found) = self.peers.clients.get_mut(&client) {
+            found.left = gone.map(|gone| gone.session);
+        }
+        self.close_later(now_ms, client);
     }
 
     /// Closes a socket after a while, in case its owner does not.

@@ -72,8 +72,7 @@ impl Engine {
         out: &mut Vec<Output>,
     ) -> Result<Done, RpcError> {
         let Some((session, connection)) = self.peers.participant(&call.rpc) else {
-            let message = "No joinRoom on this connection yet";
-            return Err(RpcError::new(code::NOT_JOINED, message));
+            return Err(self.not_in_a_session(call));
         };
         let request = Request { call: call.clone(), session, connection };
         match method {
@@ -89,8 +88,14 @@ impl Engine {
             "sendMessage" => self.on_send_message(now_ms, &request, read(params)?, out),
             "forceUnpublish" => self.on_force_unpublish(now_ms, &request, read(params)?, out),
             "forceDisconnect" => self.on_force_disconnect(now_ms, &request, read(params)?, out),
-            // All candidates of the node are in the SDP, and those of the client show in its checks.
-            "onIceCandidate" | "videoData" | "echo" => Ok(Done::empty()),
+            "onIceCandidate" => {
+                // An error would raise an exception in the application, for something that nobody needs.
+                if let Ok(params) = read(params) {
+                    self.on_ice_candidate(&request, params);
+                }
+                Ok(Done::empty())
+            }
+            "videoData" | "echo" => Ok(Done::empty()),
             // No `life` is announced, so nobody has to ask.
             "sessionStatus" => Ok(Done::Answer(json!({ "life": -1 }))),
             "applyFilter"
@@ -102,6 +107,16 @@ impl Engine {
                 Err(super::refused::speech_to_text())
             }
             _ => Err(RpcError::new(code::METHOD_NOT_FOUND, format!("Unknown method {method}"))),
+        }
+    }
+}
+
+impl Engine {
+    /// Why a request that needs a participant has none: its session has ended meanwhile, or it never joined or left one.
+    fn not_in_a_session(&self, call: &Call) -> RpcError {
+        match self.peers.left(call.client).filter(|left| self.registry.get(left.as_str()).is_none()) {
+            Some(ended) => RpcError::new(code::ROOM_NOT_FOUND, format!("Session {ended} not found")),
+            None => RpcError::new(code::NOT_JOINED, "No joinRoom on this connection yet"),
         }
     }
 }

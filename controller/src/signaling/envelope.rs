@@ -1,6 +1,8 @@
 //! JSON-RPC 2.0 framing as clients enforce it (`signaling.md` 1.3): never a null `error`, never a response with both members.
 #![forbid(unsafe_code)]
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value, json};
 
 use super::error::{RpcError, code};
@@ -56,9 +58,9 @@ pub(crate) fn parse(text: &str, limit: usize) -> Result<Message, Unusable> {
     Ok(Message { id, method, params })
 }
 
-/// A notification to a client.
-pub(crate) fn notification(method: &str, params: Value) -> String {
-    json!({ "method": method, "params": params, "jsonrpc": "2.0" }).to_string()
+/// A notification, written once for all who get it.
+pub(crate) fn notification(method: &str, params: Value) -> Arc<str> {
+    json!({ "method": method, "params": params, "jsonrpc": "2.0" }).to_string().into()
 }
 
 /// A successful response.

@@ -84,6 +84,9 @@ impl Engine {
         if self.peers.participant(&call.rpc).is_some() {
             return Err(RpcError::new(code::GENERIC, "This connection has joined a session already"));
         }
+        if self.waits_to_join(call.client) {
+            return Err(RpcError::new(code::GENERIC, "This connection is joining already"));
+        }
         let Some(session) = self.registry.get(&params.session) else {
             return Err(RpcError::new(code::ROOM_NOT_FOUND, format!("Session {} not found", params.session)));
         };
@@ -104,7 +107,8 @@ impl Engine {
         } else {
             Who::Token(self.pending_connection(&session, &params.token)?)
         };
-        let platform = params.platform.unwrap_or_else(|| "unknown".into());
+        let mut platform = params.platform.unwrap_or_else(|| "unknown".into());
+        platform.truncate(platform.floor_char_boundary(self.config.limits.platform_bytes));
         Ok((session, Join { call: call.clone(), who, platform, metadata }))
     }
 
@@ -123,9 +127,6 @@ impl Engine {
 
     fn wait_for_room(&mut self, session: &SessionId, join: Join) -> Result<(), RpcError> {
         let waiting = self.opening.entry(session.clone()).or_default();
-        if waiting.iter().any(|other| other.call.rpc == join.call.rpc) {
-            return Err(RpcError::new(code::GENERIC, "This connection is joining already"));
-        }
         if waiting.len() >= self.config.limits.waiting_joins {
             return Err(RpcError::new(
                 code::ROOM_CANNOT_BE_CREATED,
@@ -212,6 +213,11 @@ impl Engine {
     pub(crate) fn refuse_waiting_joins(&mut self, now_ms: u64, session: &Session, out: &mut Vec<Output>) {
         let error = RpcError::new(code::ROOM_CLOSED, format!("Session {} is closed", session.id));
         self.refuse_joins(now_ms, &session.id, &error, out);
+    }
+
+    /// Whether a socket's join waits for a room, in any session: a socket becomes one participant at most.
+    pub(super) fn waits_to_join(&self, client: ClientId) -> bool {
+        self.opening.values().flatten().any(|join| join.call.client == client)
     }
 
     /// A socket is gone: its token can be used by another one.

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::session::{MediaOptions, TypeOfVideo};
 
@@ -40,14 +40,17 @@ impl PublishVideo {
             video_active: self.video_active.unwrap_or(true),
             type_of_video: self.type_of_video.as_deref().and_then(TypeOfVideo::parse),
             frame_rate: Some(self.frame_rate.map_or(-1, |rate| rate as i64)).filter(|_| has_video),
-            video_dimensions: self.video_dimensions.clone().filter(|text| is_json(text)),
+            video_dimensions: self.video_dimensions.clone().filter(|text| are_dimensions(text)),
         }
     }
 }
 
-/// Clients parse this text without a net: it must be JSON.
-pub(crate) fn is_json(text: &str) -> bool {
-    serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
+/// `{"width":7680,"height":4320}` has 29 bytes.
+const DIMENSIONS_BYTES_MAX: usize = 128;
+
+/// Whether a text can be a `videoDimensions`. Clients parse it without a net, and whoever joins later gets that of everybody.
+pub(crate) fn are_dimensions(text: &str) -> bool {
+    text.len() <= DIMENSIONS_BYTES_MAX && serde_json::from_str::<Map<String, Value>>(text).is_ok()
 }
 
 /// `receiveVideoFrom`: exactly one of offer and answer.
@@ -74,6 +77,20 @@ pub(crate) struct PrepareReceive {
 pub(crate) struct Unsubscribe {
     /// A connection id.
     pub(crate) sender: String,
+}
+
+/// `onIceCandidate`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct OnIceCandidate {
+    /// The connection that publishes.
+    pub(crate) endpoint_name: String,
+    /// Empty at the end of candidates.
+    pub(crate) candidate: String,
+    #[serde(default)]
+    pub(crate) sdp_mid: Option<String>,
+    #[serde(default, rename = "sdpMLineIndex")]
+    pub(crate) line: Option<u16>,
 }
 
 /// `reconnectStream`.

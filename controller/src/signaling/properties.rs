@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::dispatch::{Done, Request};
 use super::envelope::notification;
 use super::error::{RpcError, code};
-use super::params::{PropertyChanged, is_json};
+use super::params::{PropertyChanged, are_dimensions};
 use crate::engine::{Engine, Output};
 use crate::session::MediaOptions;
 
@@ -48,7 +48,7 @@ fn change(options: &mut MediaOptions, property: &str, value: &Value) -> Result<(
         "audioActive" => options.audio_active = value.as_bool().ok_or_else(wrong)?,
         "videoActive" => options.video_active = value.as_bool().ok_or_else(wrong)?,
         "videoDimensions" => {
-            let text = value.as_str().filter(|text| is_json(text)).ok_or_else(wrong)?;
+            let text = value.as_str().filter(|text| are_dimensions(text)).ok_or_else(wrong)?;
             options.video_dimensions = Some(text.to_owned());
         }
         "videoTrack" | "audioTrack" if value.is_object() => {}
@@ -78,6 +78,8 @@ mod tests {
             ("videoActive", json!("false"), false),
             ("videoDimensions", json!("{\"width\":1,\"height\":2}"), true),
             ("videoDimensions", json!("not JSON"), false),
+            ("videoDimensions", json!("[1,2]"), false),
+            ("videoDimensions", json!(format!("{{{}}}", " ".repeat(200))), false),
             ("videoDimensions", json!({"width": 1}), false),
             ("videoTrack", json!({"label": "cam"}), true),
             ("audioTrack", json!("cam"), false),

@@ -15,12 +15,12 @@ use sfu_core::control::proto::{MediaKind, Op};
 use super::dispatch::{Done, Request};
 use super::envelope::notification;
 use super::error::{RpcError, code};
-use super::params::{PublishVideo, ReconnectStream};
+use super::params::{OnIceCandidate, PublishVideo, ReconnectStream};
 use super::pending::Then;
 use crate::engine::{Engine, NodeError, Output, publication_record};
 use crate::ids::{ConnectionId, SessionId, StreamId};
 use crate::sdp::{
-    self, CodecPolicy, LocalTransport, Offer, PublishPlan, SendIds, SubscribePlan, VideoChoice,
+    self, CodecPolicy, IceCandidate, LocalTransport, Offer, PublishPlan, SendIds, SubscribePlan, VideoChoice,
 };
 use crate::session::{Connection, Phase, Place, Publisher, Reason, Role, SdpTexts, TransportUse};
 
@@ -83,6 +83,7 @@ impl Engine {
             phase: Phase::Opening,
             transport: transport.clone(),
             replacing: Vec::new(),
+            loopback,
             plan,
             sdp,
         };
@@ -162,17 +163,21 @@ impl Engine {
         let Some(publisher) = own.live_publisher() else {
             return Err(RpcError::new(code::MEDIA_ENDPOINT, "The stream is not ready to be reconnected"));
         };
-        let (stream, earlier) = (publisher.stream.clone(), publisher.plan.clone());
+        let (stream, loopback) = (publisher.stream.clone(), publisher.loopback);
+        let earlier = publisher.plan.clone();
         let offer = params.sdp_string.or(params.sdp_offer);
         let offer = offer.ok_or_else(|| RpcError::params("sdpString is missing"))?;
         let place = self.place_of(&request.session)?;
-        let Negotiated { answer, plan, local, .. } = self.renegotiate(&request, &place, &offer, &earlier)?;
+        let negotiated = self.renegotiate(&request, &place, &offer, &earlier, loopback)?;
+        let Negotiated { answer, plan, back, local } = negotiated;
         let sdp = self.keep_sdp(&offer, &answer);
         let transport = self.new_transport(&request.session, &request.connection, TransportUse::Publish);
         if let Some(publisher) = self.publisher_mut(&request) {
             publisher.replacing.push(transport.clone());
+            // From here on its candidates are those of the new peer connection.
+            publisher.sdp.trickled.clear();
         }
-        let ops = publish_ops(&transport, stream.as_str(), &local, &plan, None);
+        let ops = publish_ops(&transport, stream.as_str(), &local, &plan, back);
         let republish =
             Republish { request: request.clone(), transport: transport.clone(), plan, sdp, answer };
         let asked = self.apply_then(now_ms, &place, ops, Then::Republish(republish), out);
@@ -209,7 +214,8 @@ impl Engine {
         publisher.replacing.retain(|other| *other != transport);
         let continues = plan.continues(&publisher.plan);
         let old = std::mem::replace(&mut publisher.transport, transport);
-        (publisher.plan, publisher.sdp) = (plan, sdp);
+        let trickled = std::mem::take(&mut publisher.sdp.trickled);
+        (publisher.plan, publisher.sdp) = (plan, SdpTexts { trickled, ..sdp });
         let (stream, created_at) = (publisher.stream.clone(), publisher.created_at);
         self.close_transport(&request.session, &old, out);
         let answer = json!({ "sdpAnswer": answer, "id": stream, "createdAt": created_at });
@@ -233,17 +239,18 @@ impl Engine {
         place: &Place,
         offer: &str,
         earlier: &PublishPlan,
+        loopback: bool,
     ) -> Result<Negotiated, RpcError> {
         let policy = self.policy_of(&request.session);
         let before = earlier.format(MediaKind::Video).and_then(|format| format.video_codec());
         if let Some(codec) = before {
             let same = CodecPolicy { video: VideoChoice::Forced(codec), allow_transcoding: false };
-            if let Ok(mut negotiated) = self.negotiate(request, place, offer, &same, false) {
+            if let Ok(mut negotiated) = self.negotiate(request, place, offer, &same, loopback) {
                 negotiated.plan.forced = earlier.forced;
                 return Ok(negotiated);
             }
         }
-        self.negotiate(request, place, offer, &policy, false)
+        self.negotiate(request, place, offer, &policy, loopback)
     }
 
     fn negotiate(
@@ -312,6 +319,25 @@ impl Engine {
 
 /// What all media requests need.
 impl Engine {
+    /// A candidate of the client. The node is ICE-lite and finds its peer by the checks: it is kept to be shown only.
+    pub(super) fn on_ice_candidate(&mut self, request: &Request, params: OnIceCandidate) {
+        if !self.config.keep_sdp {
+            return;
+        }
+        let (session, own) = (request.session.as_str(), request.connection.as_str());
+        let found = self.registry.connection_mut_unsaved(session, own);
+        let Some(active) = found.and_then(|found| found.active.as_mut()) else { return };
+        let sdp = if params.endpoint_name == own {
+            active.publisher.as_mut().map(|publisher| &mut publisher.sdp)
+        } else {
+            active.subscribers.get_mut(params.endpoint_name.as_str()).map(|subscriber| &mut subscriber.sdp)
+        };
+        if let Some(sdp) = sdp {
+            let OnIceCandidate { candidate, sdp_mid, line, .. } = params;
+            sdp.trickle(IceCandidate { candidate, mid: sdp_mid, line });
+        }
+    }
+
     /// The sender's connection.
     pub(super) fn participant(&self, request: &Request) -> Result<&Connection, RpcError> {
         let session = self.registry.get(request.session.as_str());
@@ -366,7 +392,7 @@ impl Engine {
         if !self.config.keep_sdp {
             return SdpTexts::default();
         }
-        SdpTexts { remote: Some(remote.into()), local: Some(local.into()) }
+        SdpTexts { remote: Some(remote.into()), local: Some(local.into()), trickled: Vec::new() }
     }
 }
 

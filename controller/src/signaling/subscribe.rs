@@ -207,7 +207,7 @@ impl Engine {
         out: &mut Vec<Output>,
     ) -> String {
         let sdp = if self.config.keep_sdp {
-            SdpTexts { remote: remote.map(Into::into), local: local.map(Into::into) }
+            SdpTexts { remote: remote.map(Into::into), local: local.map(Into::into), trickled: Vec::new() }
         } else {
             SdpTexts::default()
         };

@@ -1,10 +1,10 @@
 //! What is not a request, not allowed, or not there.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::harness::{Bench, offer, publish_params};
+use super::harness::{Bench, join_params, offer, publish_params};
 use crate::engine::{EngineConfig, Limits};
-use crate::session::Role;
+use crate::session::{Reason, Role};
 
 #[test]
 fn every_request_needs_a_join_but_ping_and_connect() {
@@ -139,4 +139,55 @@ fn a_full_table_of_waiting_requests_refuses_at_once() {
     bench.refused.clear();
     bench.publish(&members[1]);
     assert_eq!(bench.room().publications.len(), 2);
+}
+
+#[test]
+fn what_others_are_told_about_somebody_is_bounded() {
+    let mut bench = Bench::new();
+    bench.session("S");
+    let token = bench.token("S", Role::Publisher);
+    let client = bench.connect();
+    let mut params = join_params("S", &token);
+    params["platform"] = json!("\u{e9}".repeat(5_000));
+    bench.call(client, "joinRoom", params);
+    let session = bench.engine.session("S").expect("there");
+    let (_, active) = session.connections.active().next().expect("joined");
+    assert_eq!(active.platform, "\u{e9}".repeat(Limits::default().platform_bytes / 2));
+
+    let mut params = publish_params(&offer("sendonly", &["VP8"]));
+    params["videoDimensions"] = json!(format!("\"{}\"", "x".repeat(200_000)));
+    let stream = bench.call(client, "publishVideo", params)["id"].clone();
+    let session = bench.engine.session("S").expect("there");
+    let publisher = session.connections.active().next().expect("joined").1.publisher.as_ref();
+    assert_eq!(publisher.expect("publishes").options.video_dimensions, None);
+    let changed =
+        |value: Value| json!({"streamId": stream, "property": "videoDimensions", "newValue": value});
+    let long = format!("{{\"width\":1,\"height\":2{}}}", " ".repeat(1_000));
+    for refused in [json!("[1,2]"), json!(long)] {
+        assert_eq!(bench.fail(client, "streamPropertyChanged", changed(refused)), -32602);
+    }
+    bench.call(client, "streamPropertyChanged", changed(json!("{\"width\":1,\"height\":2}")));
+}
+
+#[test]
+fn requests_behind_the_end_of_a_session_hear_that_it_is_gone() {
+    let mut bench = Bench::new();
+    let members = bench.room_of(3);
+    bench.cut(members[2].client);
+    bench.call(members[0].client, "leaveRoom", json!({}));
+    assert_eq!(bench.fail(members[0].client, "echo", json!({})), 803, "the session goes on without it");
+    let mut out = Vec::new();
+    bench.engine.close_session(bench.now, "S", Reason::SessionClosedByServer, &mut out).expect("closed");
+    bench.carry_out(out);
+    let back = bench.connect();
+    bench.ask(back, "connect", json!({"sessionId": members[2].rpc}));
+    for client in [members[0].client, members[1].client, back] {
+        assert_eq!(bench.fail(client, "publishVideo", publish_params(&offer("sendonly", &["VP8"]))), 202);
+    }
+    let other = bench.connect();
+    assert_eq!(bench.fail(other, "echo", json!({})), 803);
+    bench.session("S");
+    let token = bench.token("S", Role::Publisher);
+    bench.call(members[1].client, "joinRoom", join_params("S", &token));
+    assert_eq!(bench.call(members[1].client, "echo", json!({})), json!({}));
 }

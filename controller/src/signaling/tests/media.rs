@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use sfu_core::control::proto::{MediaKind, Op};
 
-use super::harness::{Bench, answer_to, join_params, offer, publish_params};
+use super::harness::{Bench, NODE, answer_to, join_params, offer, publish_params};
 use crate::session::{ForcedVideoCodec, Reason, Role, SessionProperties, ViewOptions};
 
 #[test]
@@ -383,4 +383,50 @@ fn sdp_is_shown_on_demand_only() {
     let shown = view(&bench, true);
     assert!(shown["localSdp"].as_str().expect("kept").contains("a=ice-lite"));
     assert_eq!((&shown["events"], &shown["localCandidate"]), (&json!([]), &Value::Null));
+    let server = &shown["serverIceCandidates"][0];
+    assert!(server["candidate"].as_str().expect("text").starts_with("candidate:1 1 udp"), "{server}");
+    assert_eq!((&server["sdpMid"], &server["sdpMLineIndex"]), (&json!("0"), &json!(0)));
+    assert_eq!(shown["clientIceCandidates"], json!([]));
+
+    let candidate = |text: &str| json!({"endpointName": members[0].id, "candidate": text, "sdpMid": "0", "sdpMLineIndex": 0});
+    bench.engine.take_rows();
+    bench.call(members[0].client, "onIceCandidate", candidate(""));
+    bench.call(members[0].client, "onIceCandidate", candidate(&"x".repeat(1_000)));
+    for _ in 0..50 {
+        bench.call(
+            members[0].client,
+            "onIceCandidate",
+            candidate("candidate:7 1 udp 9 192.0.2.7 9 typ host"),
+        );
+    }
+    for odd in [json!({}), json!({"endpointName": "con_X", "candidate": "x"}), json!({"candidate": 1})] {
+        bench.call(members[0].client, "onIceCandidate", odd);
+    }
+    assert!(bench.engine.take_rows().is_empty(), "nothing is written for what only a view needs");
+    let kept = view(&bench, true)["clientIceCandidates"].as_array().expect("a list").clone();
+    assert_eq!(kept.len(), 32, "a bound");
+    let expected =
+        json!({"candidate": "candidate:7 1 udp 9 192.0.2.7 9 typ host", "sdpMid": "0", "sdpMLineIndex": 0});
+    assert_eq!(kept[0], expected);
+}
+
+#[test]
+fn loopback_outlives_a_new_peer_connection() {
+    let mut bench = Bench::new();
+    let members = bench.room_of(1);
+    let mut params = publish_params(&offer("sendrecv", &["VP8"]));
+    params["doLoopback"] = json!(true);
+    let stream = bench.call(members[0].client, "publishVideo", params)["id"].clone();
+    bench.crash(0);
+    bench.reconnect_node(NODE);
+    let client = bench.connect();
+    bench.ask(client, "connect", json!({"sessionId": members[0].rpc}));
+    for codec in ["VP8", "H264"] {
+        let params = json!({"stream": stream, "sdpString": offer("sendrecv", &[codec])});
+        let result = bench.call(client, "reconnectStream", params);
+        assert!(result["sdpAnswer"].as_str().expect("an answer").contains("a=sendrecv"), "{codec}");
+        let room = bench.room();
+        assert_eq!((room.transports.len(), room.publications.len(), room.subscriptions.len()), (1, 1, 1));
+    }
+    assert_eq!(bench.refused, []);
 }

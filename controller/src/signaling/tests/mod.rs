@@ -9,4 +9,5 @@ mod moderation;
 mod nodes;
 mod random;
 mod reconnect;
+mod signals;
 mod sim_cluster;

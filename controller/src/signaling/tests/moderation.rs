@@ -141,3 +141,25 @@ fn a_changed_role_is_told_and_counts_at_once() {
     let unknown = bench.engine.patch_connection(bench.now, "S", "con_X", patch(None, None), &mut Vec::new());
     assert_eq!(unknown.map(|_| ()).map_err(|error| error.status), Err(404));
 }
+
+#[test]
+fn a_crowd_hears_its_own_end_only() {
+    let mut bench = Bench::new();
+    let members = bench.room_of(100);
+    bench.cut(members[99].client);
+    bench.clear();
+    let mut out = Vec::new();
+    bench.engine.close_session(bench.now, "S", Reason::SessionClosedByServer, &mut out).expect("closed");
+    bench.carry_out(out);
+    for member in &members[..99] {
+        let told = bench.inbox.remove(&member.client).expect("told");
+        assert_eq!(told.len(), 1, "more than the queue to a client holds would cut it before it hears why");
+        let own = json!({"connectionId": member.id, "reason": "sessionClosedByServer"});
+        assert_eq!((&told[0]["method"], &told[0]["params"]), (&json!("participantEvicted"), &own));
+    }
+    let events = bench.events();
+    assert_eq!(events.iter().filter(|event| *event == "participantLeft sessionClosedByServer").count(), 100);
+    let client = bench.connect();
+    bench.ask(client, "connect", json!({"sessionId": members[99].rpc}));
+    assert_eq!(bench.heard(client, "participantEvicted")["reason"], "sessionClosedByServer");
+}

@@ -237,3 +237,36 @@ fn sessions_of_a_node_that_does_not_come_back_end() {
     bench.pass(11_000);
     assert_eq!(bench.events(), ["participantLeft nodeCrashed", "sessionDestroyed nodeCrashed"]);
 }
+
+#[test]
+fn who_waits_for_a_room_cannot_become_somebody_else() {
+    let mut bench = Bench::new();
+    bench.session("T");
+    let members = bench.room_of(1);
+    let token = bench.token("T", Role::Publisher);
+    bench.prompt = false;
+    let client = bench.connect();
+    let joining = bench.ask(client, "joinRoom", join_params("T", &token));
+    assert_eq!(bench.fail(client, "connect", json!({"sessionId": members[0].rpc})), 40007);
+    bench.run_nodes();
+    assert!(bench.answer(client, joining)["result"].is_object(), "its own join goes on");
+    assert_eq!(bench.call(members[0].client, "echo", json!({})), json!({}), "nobody was pushed out");
+    bench.cut(client);
+    bench.pass(10_000);
+    assert!(bench.engine.session("T").is_none(), "it is missed when it is gone");
+}
+
+#[test]
+fn a_socket_waits_for_one_room_only() {
+    let mut bench = Bench::new();
+    bench.session("S");
+    bench.session("T");
+    let (first, second) = (bench.token("S", Role::Publisher), bench.token("T", Role::Publisher));
+    bench.prompt = false;
+    let client = bench.connect();
+    let joining = bench.ask(client, "joinRoom", join_params("S", &first));
+    assert_eq!(bench.fail(client, "joinRoom", join_params("T", &second)), 999);
+    bench.run_nodes();
+    assert!(bench.answer(client, joining)["result"].is_object());
+    assert!(!bench.engine.session("T").expect("there").is_active());
+}
