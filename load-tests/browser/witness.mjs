@@ -1,8 +1,8 @@
-// Browsers that look on: each joins a loaded session with a token, receives every stream, and says what it decoded.
+// Browsers that look on: each joins a loaded session with a token, receives so many streams, and says what it decoded.
 //
 //   echo '{"tokens": ["ws://...", ...], "streams": 7, "settle": 1.5, "seconds": 10}' | node witness.mjs
 //
-// Prints `ready` once every browser decodes all streams, and after `settle` + `seconds` one line of JSON.
+// Prints `ready` once every browser decodes them, and after `settle` + `seconds` one line of JSON.
 
 import { text } from 'node:stream/consumers';
 
@@ -20,7 +20,8 @@ try {
     await page.goto(`http://localhost:${server.address().port}/`);
     // What it decodes counts; painting it would cost as much again.
     await page.addStyleTag({ content: '#videos { display: none }' });
-    await page.evaluate(([token, name]) => client.join(token, { name, publish: null }), [token, `witness-${index}`]);
+    await page.evaluate(([token, name, subscribes]) => client.join(token, { name, subscribes, publish: null }),
+      [token, `witness-${index}`, order.streams]);
     pages.push(page);
   }
   await mediaFlows(pages, order.streams);

@@ -127,6 +127,10 @@ pub(crate) struct RunOptions {
     /// Headless Chromium participants that join a loaded session and report what they saw.
     #[arg(long, default_value_t = 0)]
     pub(crate) witnesses: u32,
+
+    /// Streams that each of these browsers receives, where the cores have no room for all of them.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) witness_streams: Option<u32>,
     /// First TCP port for targets that are started here.
     #[arg(long, default_value_t = 24000)]
     pub(crate) tcp_port: u16,

@@ -16,7 +16,10 @@ const client = {
   watch(session) {
     session.on('streamCreated', (event) => {
       this.note('streamCreated', { stream: event.stream.streamId });
-      if (this.subscribes) this.subscribe(event.stream);
+      if (this.wanted > 0) {
+        this.wanted -= 1;
+        this.subscribe(event.stream);
+      }
     });
     session.on('streamDestroyed', (event) => {
       this.subscribers.delete(event.stream.streamId);
@@ -49,8 +52,8 @@ const client = {
     this.subscribers.set(stream.streamId, subscriber);
   },
 
-  async join(token, { name = 'client', subscribes = true, publish = {} } = {}) {
-    this.subscribes = subscribes;
+  async join(token, { name = 'client', subscribes = Infinity, publish = {} } = {}) {
+    this.wanted = Number(subscribes); // streams: all, none (false), or so many
     this.openvidu = new OpenVidu();
     this.openvidu.enableProdMode();
     this.session = this.openvidu.initSession();

@@ -204,6 +204,7 @@ async fn measure_all(
             max_sessions: options.max_sessions,
             hold: Duration::from_secs(u64::from(options.secs.max(1))),
             witnesses: options.witnesses,
+            witness_streams: options.witness_streams,
             deadline: now + share,
             placement: &placement,
             ours: options.url.is_none(),

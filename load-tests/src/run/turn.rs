@@ -39,6 +39,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) hold: Duration,
     /// Browsers that join one session after the last step.
     pub(crate) witnesses: u32,
+    /// Streams that each receives; all without.
+    pub(crate) witness_streams: Option<u32>,
     pub(crate) deadline: Instant,
     pub(crate) placement: &'a Placement,
     /// Start and stop the target.
@@ -197,7 +199,8 @@ impl Running<'_> {
             tokens
                 .push(token.with_context(|| format!("browsers cannot join {}", self.world.target.label()))?);
         }
-        let streams = plan.scenario.publishers;
+        let streams =
+            plan.witness_streams.map_or(plan.scenario.publishers, |few| few.min(plan.scenario.publishers));
         let order = witness::Order { tokens, streams, settle: SETTLE, seconds: plan.hold };
         plan.progress.say(&format!("{} browsers join one of {sessions} sessions", plan.witnesses));
         let watching = witness::Watching::begin(&order, &plan.placement.control_cores).await?;
@@ -404,6 +407,7 @@ mod tests {
             max_sessions: 10,
             hold: Duration::from_secs(1),
             witnesses: 0,
+            witness_streams: None,
             deadline: clock::now() + Duration::from_secs_f64(secs),
             placement: &Placement {
                 cores: vec![0],

@@ -93,3 +93,15 @@ impl Lookahead {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is read once in a while belongs elsewhere (`Box`): it would only keep what every packet reads apart.
+    #[test]
+    fn what_the_walk_reads_lies_close_together() {
+        let sizes = [size_of::<Subscription>(), size_of::<Peer>()];
+        assert!(sizes.iter().all(|size| *size < 1_200), "{sizes:?} bytes");
+    }
+}

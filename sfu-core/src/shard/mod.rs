@@ -316,19 +316,3 @@ impl SmallRandom {
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 }
-#[cfg(test)]
-mod sizes {
-    #[test]
-    fn sizes() {
-        eprintln!(
-            "sub {} egress {} seqmap {} peer {} transport {} ice {} srtp {}",
-            size_of::<super::Subscription>(),
-            size_of::<crate::forward::egress::Egress>(),
-            size_of::<crate::forward::seq_map::SeqMap>(),
-            size_of::<super::Peer>(),
-            size_of::<crate::transport::Transport>(),
-            size_of::<crate::transport::ice_lite::IceLite>(),
-            size_of::<Option<crate::transport::SrtpPair>>()
-        );
-    }
-}
