@@ -77,6 +77,7 @@ pub const PROPERTIES: &[Property] = &[
     used("WEIR_TLS_CERT", ""),
     used("WEIR_TLS_KEY", ""),
     used("WEIR_MAX_CONNECTIONS", "10000"),
+    used("WEIR_MAX_CONNECTIONS_PER_ADDRESS", "4000"),
     used("WEIR_DEMO", ""),
     used("WEIR_REACTOR", "auto"),
     used("WEIR_SEND_PATH", "auto"),
