@@ -82,6 +82,7 @@ fn node(flags: NodeFlags) -> anyhow::Result<()> {
 
 fn check(flags: ServerFlags) -> anyhow::Result<()> {
     let (config, _, _) = surroundings::load(flags.properties())?;
+    up::check_uris(&config)?;
     print!("{}", resolve::print_out(&config.resolved));
     for warning in &config.warnings {
         eprintln!("warning: {warning}");

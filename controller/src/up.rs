@@ -145,11 +145,7 @@ impl Nodes {
                 Self::Children(Arc::new(ProcessLauncher::new(own.context("own path")?)))
             }
             ON_PREMISE => Self::Others(Arc::new(OnPremise::new(scripts()))),
-            name => {
-                let scripts = scripts();
-                scripts.check().with_context(|| format!("OPENVIDU_PRO_CLUSTER_ENVIRONMENT = {name}"))?;
-                Self::Others(Arc::new(scripts))
-            }
+            _ => Self::Others(Arc::new(scripts())),
         })
     }
 
@@ -181,7 +177,7 @@ fn cores(media: &Media) -> u16 {
 }
 
 /// Every URI that the server cannot start without must be one.
-fn check_uris(config: &Config) -> anyhow::Result<()> {
+pub(crate) fn check_uris(config: &Config) -> anyhow::Result<()> {
     for uri in config.cluster.uris_at_start() {
         uri.parse::<NodeUri>().with_context(|| format!("KMS_URIS: {uri}"))?;
     }
@@ -218,7 +214,9 @@ fn restart_handler(
         next.last_ms = shell::now_ms();
         let mut around = around.clone();
         around.restarted = Some(("POST /restart".into(), next.properties.clone()));
-        Config::load(&around).map_err(|ConfigError(errors)| ApiError::with(400, errors.join("; ")))?;
+        let config = Config::load(&around);
+        let config = config.map_err(|ConfigError(errors)| ApiError::with(400, errors.join("; ")))?;
+        check_uris(&config).map_err(|error| ApiError::with(400, format!("{error:#}")))?;
         directory.save_restarts(&next).map_err(|error| ApiError::with(500, error.to_string()))?;
         restarts = next;
         // A restart that was asked for before is under way.

@@ -9,6 +9,7 @@ use std::process::Output;
 
 use common::{Weir, children, command, directory, get, healthy, kill, lives, until};
 use rustix::process::Signal;
+use serde_json::{Value, json};
 
 fn start(name: &str) -> Weir {
     common::start(name, &["--media-port", "0", "--media-addresses", "127.0.0.1"], &[])
@@ -53,6 +54,28 @@ fn a_killed_parent_leaves_no_child() {
 
 fn run(name: &str, arguments: &[&str], vars: &[(&str, &str)]) -> Output {
     command(&directory(name)).args(arguments).envs(vars.iter().copied()).output().unwrap()
+}
+
+/// What was accepted is kept and wins over the environment, so a value the next start fails on would be the last one.
+#[test]
+fn a_restart_into_what_cannot_start_is_refused() {
+    let weir = start("restart-refused");
+    until("health", || healthy(weir.port));
+    for (body, part) in [
+        (json!({"OPENVIDU_CDR": true, "OPENVIDU_CDR_PATH": "/proc/nowhere"}), "OPENVIDU_CDR_PATH"),
+        (
+            json!({"OPENVIDU_PRO_CLUSTER_ENVIRONMENT": "aws", "OPENVIDU_PRO_CLUSTER_PATH": "/no/such/place"}),
+            "OPENVIDU_PRO_CLUSTER_ENVIRONMENT",
+        ),
+        (json!({"KMS_URIS": ["wss://127.0.0.1/"]}), "KMS_URIS"),
+    ] {
+        let (status, answer) = weir.rest("POST", "restart", body);
+        let message = answer["message"].as_str().unwrap_or_default();
+        assert!(status == 400 && message.contains(part), "{status} {answer}");
+    }
+    assert!(!weir.dir.join("restart.json").exists());
+    assert_eq!(weir.rest("GET", "restart", Value::Null).0, 403, "a known path, another method");
+    assert!(healthy(weir.port).is_some());
 }
 
 #[test]

@@ -8,7 +8,9 @@
 //! secret of one's own.
 #![forbid(unsafe_code)]
 
+pub mod cluster;
 pub mod ice;
+pub mod probe;
 pub mod property;
 pub mod resolve;
 pub mod source;
@@ -21,12 +23,10 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+pub use self::cluster::{Autoscaling, Cluster, LoadStrategy, ON_PREMISE, PROCESS};
 pub use self::ice::{IceAuth, IceServer};
 use self::resolve::{Resolved, Resolver};
-pub use self::sections::{
-    Autoscaling, Cdr, Cluster, LoadStrategy, Media, ON_PREMISE, PROCESS, Recording, Sessions, Stats, Streams,
-    Turn, VideoCodec, Webhook,
-};
+pub use self::sections::{Cdr, Media, Recording, Sessions, Stats, Streams, Turn, VideoCodec, Webhook};
 pub use self::source::{Origin, Surroundings};
 
 /// The OpenVidu version whose contract is served; official clients check it.
