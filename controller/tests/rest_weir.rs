@@ -12,7 +12,9 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 fn start(name: &str) -> Weir {
-    common::start(name, &["--media-port", "0", "--media-addresses", "127.0.0.1"], &[])
+    let arguments =
+        ["--media-port", "0", "--media-addresses", "127.0.0.1", "--reactor", "mmsg", "--cores", "2"];
+    common::start(name, &arguments, &[])
 }
 
 #[test]
@@ -38,9 +40,25 @@ fn one_command_serves_survives_its_media_node_and_ends_cleanly() {
     let mut lines = String::new();
     weir.process.stdout.take().unwrap().read_to_string(&mut lines).unwrap();
     assert!(lines.lines().count() <= 10, "{lines}");
-    for part in [&format!("http://localhost:{}/", weir.port), "MY_SECRET", "on ", "Ctrl-C"] {
+    for part in [&format!("page      http://localhost:{}/", weir.port), "secret    MY_SECRET", "Ctrl-C"] {
         assert!(lines.contains(part), "{part} in {lines}");
     }
+    assert!(lines.contains("media     mmsg on 2 cores of this machine"), "{lines}");
+}
+
+/// As in `weir | head -1`.
+#[test]
+fn nobody_need_read_the_start_up_lines() {
+    let mut weir = start("pipe");
+    drop(weir.process.stdout.take());
+    until("health", || healthy(weir.port));
+    until("the media node's line would be out", || {
+        weir.nodes().iter().any(|node| node["connected"] == true).then_some(())
+    });
+    common::pause(std::time::Duration::from_millis(300));
+    kill(weir.process.id() as i32, Signal::TERM);
+    let status = until("the end", || weir.process.try_wait().unwrap());
+    assert_eq!(status.code(), Some(0));
 }
 
 #[test]
