@@ -103,27 +103,65 @@ async fn bad_bodies_are_refused_before_the_shell() {
     }
 }
 
-#[tokio::test]
-async fn pages_of_any_origin_may_call() {
-    let (running, _shell) = start_echo("cors").await;
-    let preflight = Request::builder()
+fn preflight(origin: &str) -> Request<Full<Bytes>> {
+    Request::builder()
         .method(Method::OPTIONS)
         .uri("/openvidu/api/sessions")
-        .header("origin", "https://app.example.org:4200")
+        .header("origin", origin)
         .header("access-control-request-method", "PATCH")
         .header("access-control-request-headers", "authorization,content-type")
         .body(Full::new(Bytes::new()))
-        .unwrap();
-    let response = send(running.port, preflight).await;
-    assert_eq!(response.status(), StatusCode::OK);
-    assert_eq!(response.headers()["access-control-allow-origin"], "*");
-    assert_eq!(response.headers()["access-control-allow-methods"], "PATCH");
-    assert_eq!(response.headers()["access-control-allow-headers"], "authorization,content-type");
-    for auth in [None, Some(basic("MY_SECRET"))] {
-        let response =
-            send(running.port, request(Method::GET, "/openvidu/api/sessions", auth.as_deref(), "")).await;
+        .unwrap()
+}
+
+fn from_page(origin: &str, auth: Option<&str>) -> Request<Full<Bytes>> {
+    let mut request = request(Method::POST, "/openvidu/api/sessions", auth, "");
+    request.headers_mut().insert("origin", origin.parse().unwrap());
+    request
+}
+
+#[tokio::test]
+async fn pages_of_any_origin_may_call() {
+    let secret = [("OPENVIDU_SECRET", "own")];
+    for (name, vars, origin) in
+        [("cors", &secret[..], "https://app.example.org:4200"), ("cors-local", &[], "http://localhost:4200")]
+    {
+        let running = start(name, vars).await;
+        let response = send(running.port, preflight(origin)).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(response.headers()["access-control-allow-origin"], "*");
+        assert_eq!(response.headers()["access-control-allow-methods"], "PATCH");
+        assert_eq!(response.headers()["access-control-allow-headers"], "authorization,content-type");
+        let response = send(running.port, from_page(origin, None)).await;
+        assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
         assert_eq!(response.headers()["access-control-allow-origin"], "*", "also on errors");
     }
+}
+
+#[tokio::test]
+async fn with_the_well_known_secret_other_machines_pages_are_refused() {
+    let (running, _shell) = start_echo("cors-default").await;
+    let (good, origin) = (basic("MY_SECRET"), "https://app.example.org");
+    let mut upgrade = request(Method::GET, "/openvidu", None, "");
+    for (name, value) in [
+        ("origin", origin),
+        ("connection", "upgrade"),
+        ("upgrade", "websocket"),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ] {
+        upgrade.headers_mut().insert(name, value.parse().unwrap());
+    }
+    for request in
+        [preflight(origin), from_page(origin, Some(&good)), from_page("null", Some(&good)), upgrade]
+    {
+        let response = send(running.port, request).await;
+        assert_eq!(response.status(), StatusCode::FORBIDDEN);
+        assert!(!response.headers().contains_key("access-control-allow-origin"));
+    }
+    let own = send(running.port, from_page("http://localhost:4200", Some(&good))).await;
+    assert_eq!(own.status(), StatusCode::OK);
+    assert_eq!(own.headers()["access-control-allow-origin"], "*");
 }
 
 #[tokio::test]
@@ -361,6 +399,12 @@ async fn the_page_may_join_where_the_demo_is_on() {
                 "no simple cross-origin POST"
             );
             assert_eq!(ask("application/json", "{}").await.status(), 400);
+            let nameless = "{\"session\":\"\"}";
+            assert_eq!(
+                ask("application/json", nameless).await.status(),
+                400,
+                "or a session nobody knows is made"
+            );
             for (name, value, status) in [
                 ("host", "rebound.example", 403),
                 ("origin", "http://evil.example", 403),
