@@ -193,7 +193,11 @@ fn precedence_is_flag_environment_file_default() {
     assert_eq!(version(&around), "dotenv");
     let config = Config::load(&around).unwrap();
     assert_eq!(config.listen.port(), 5000);
-    assert_eq!(config.warnings, ["OPENVIDU_X: ignored: no such property"]);
+    let expected = [
+        "OPENVIDU_RECORDING_VERSION: accepted, no effect yet: there is no recorder",
+        "OPENVIDU_X: ignored: no such property",
+    ];
+    assert_eq!(config.warnings, expected);
     around.environment.insert("DOTENV_PATH".into(), "sub".into());
     assert_eq!(version(&around), "sub");
     around.environment.insert("DOTENV_PATH".into(), "sub/.env".into());
