@@ -82,7 +82,8 @@ fn node(flags: NodeFlags) -> anyhow::Result<()> {
 
 fn check(flags: ServerFlags) -> anyhow::Result<()> {
     let (config, _, _) = surroundings::load(flags.properties())?;
-    print!("{}", resolve::print_out(&config.resolved));
+    up::check_uris(&config)?;
+    say(&resolve::print_out(&config.resolved));
     for warning in &config.warnings {
         eprintln!("warning: {warning}");
     }
@@ -106,6 +107,11 @@ fn run_scenario(flags: &SimulateFlags) -> anyhow::Result<()> {
             fs::write(path, content).with_context(|| path.display().to_string())?;
         }
     }
-    print!("{}", simulate::table(&scenario, &outcome));
+    say(&simulate::table(&scenario, &outcome));
     Ok(())
+}
+
+/// Whoever reads may have read enough (`| head`).
+fn say(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
 }

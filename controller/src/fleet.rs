@@ -5,10 +5,11 @@
 //!            └─ Launch, Stop, Discover ─────▶ a task with the Launcher ─┴─▶ Input
 //! ```
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sfu_core::control::proto::Op;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::cluster::LaunchRequest;
 use crate::engine::{Input, NodeError, NodeNews, NodeOrder};
@@ -17,9 +18,22 @@ use crate::launcher::Launcher;
 use crate::node_link::{LinkConfig, LinkEvent, NodeLinks};
 use crate::shell::{Nodes, QUEUE_INPUTS_MAX};
 
+/// What a media node said about itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeFacts {
+    /// `io_uring` or `mmsg`.
+    pub reactor: String,
+    /// How many cores it forwards on.
+    pub cores: usize,
+}
+
+/// The connected media nodes.
+pub type Connected = BTreeMap<NodeId, NodeFacts>;
+
 /// Links and launcher as the shell uses them.
 pub struct Fleet {
     links: NodeLinks,
+    connected: watch::Sender<Connected>,
     launcher: Arc<dyn Launcher>,
     inputs: mpsc::Sender<Input>,
 }
@@ -28,8 +42,14 @@ impl Fleet {
     /// No nodes yet; what happens goes to `inputs`. Must be used inside a tokio runtime.
     pub fn new(link: LinkConfig, launcher: Arc<dyn Launcher>, inputs: mpsc::Sender<Input>) -> Self {
         let (events, queue) = mpsc::channel(QUEUE_INPUTS_MAX);
-        tokio::spawn(forward(queue, inputs.clone()));
-        Self { links: NodeLinks::new(link, events), launcher, inputs }
+        let connected = watch::Sender::default();
+        tokio::spawn(forward(queue, inputs.clone(), connected.clone()));
+        Self { links: NodeLinks::new(link, events), connected, launcher, inputs }
+    }
+
+    /// The connected media nodes, ahead of the inputs that tell of them.
+    pub fn connected(&self) -> watch::Receiver<Connected> {
+        self.connected.subscribe()
     }
 
     /// Lets a task tell what came of an order. The number of tasks is bounded by the number of nodes.
@@ -78,7 +98,10 @@ impl Nodes for Fleet {
             NodeOrder::Launch { node, request } => self.launch(node, request),
             NodeOrder::Stop { node, environment_id } => self.stop(node, environment_id),
             NodeOrder::Connect { node, uri } => self.links.connect(node, uri),
-            NodeOrder::Disconnect { node } => self.links.disconnect(&node),
+            NodeOrder::Disconnect { node } => {
+                self.links.disconnect(&node);
+                self.connected.send_modify(|nodes| drop(nodes.remove(&node)));
+            }
             NodeOrder::Discover => self.discover(),
         }
     }
@@ -89,8 +112,13 @@ impl Nodes for Fleet {
 }
 
 /// Turns what happens on links into inputs.
-async fn forward(mut events: mpsc::Receiver<LinkEvent>, inputs: mpsc::Sender<Input>) {
+async fn forward(
+    mut events: mpsc::Receiver<LinkEvent>,
+    inputs: mpsc::Sender<Input>,
+    connected: watch::Sender<Connected>,
+) {
     while let Some(event) = events.recv().await {
+        note(&connected, &event);
         let input = match event {
             LinkEvent::Up { node, info } => Input::NodeUp { node, info: *info },
             LinkEvent::Down { node } => Input::NodeDown { node },
@@ -106,6 +134,18 @@ async fn forward(mut events: mpsc::Receiver<LinkEvent>, inputs: mpsc::Sender<Inp
         if inputs.send(input).await.is_err() {
             return;
         }
+    }
+}
+
+/// Keeps the list of connected nodes.
+fn note(connected: &watch::Sender<Connected>, event: &LinkEvent) {
+    match event {
+        LinkEvent::Up { node, info } => {
+            let facts = NodeFacts { reactor: info.reactor.clone(), cores: info.cores.len() };
+            connected.send_modify(|nodes| drop(nodes.insert(node.clone(), facts)));
+        }
+        LinkEvent::Down { node } => connected.send_modify(|nodes| drop(nodes.remove(node))),
+        _ => {}
     }
 }
 

@@ -5,6 +5,9 @@
 //! end:   no new connections ─▶ sessions end, clients and webhook hear of it ─▶ media nodes that are children ─▶ process
 //! ```
 
+mod lines;
+
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +16,7 @@ use anyhow::Context as _;
 use controller::cluster::NodeUri;
 use controller::config::{Config, ConfigError, Media, ON_PREMISE, PROCESS, Secret, Surroundings};
 use controller::engine::ApiError;
-use controller::fleet::Fleet;
+use controller::fleet::{Connected, Fleet};
 use controller::http::{Server, Shared, tls};
 use controller::launcher::Launcher;
 use controller::launcher::on_premise::OnPremise;
@@ -68,6 +71,7 @@ pub(crate) async fn run(config: Config, restarts: Restarts, around: Surroundings
     let restart = restart_handler(directory, restarts, around, restart_asked);
     let nodes = Nodes::of(&config, &secret)?;
     let fleet = Fleet::new(link_config(&config, &secret), nodes.launcher(), engine_in);
+    let connected = fleet.connected();
     let mut shell = Shell::new(shared, info, Box::new(fleet), (durable, sinks), restart);
     shell.restore(&earlier)?;
     let (tell_started, started) = oneshot::channel();
@@ -82,7 +86,7 @@ pub(crate) async fn run(config: Config, restarts: Restarts, around: Surroundings
             tokio::time::sleep(RESTART_PAUSE).await;
             Ok(End::Restart)
         }
-        reason = start_fails(&config, started) => Err(anyhow::Error::msg(reason)),
+        reason = start_fails(&config, started, connected) => Err(anyhow::Error::msg(reason)),
     };
     stop.send_replace(true);
     let adapters = async { tokio::join!(deciding, serving) };
@@ -97,11 +101,19 @@ pub(crate) async fn run(config: Config, restarts: Restarts, around: Surroundings
 
 /// Prints the start-up lines when the nodes are there, or have taken long. Returns only when the server cannot start, and
 /// why.
-async fn start_fails(config: &Config, mut started: oneshot::Receiver<Result<(), String>>) -> String {
+async fn start_fails(
+    config: &Config,
+    mut started: oneshot::Receiver<Result<(), String>>,
+    connected: watch::Receiver<Connected>,
+) -> String {
     let in_time = timeout(NODES_START, &mut started).await;
     if !matches!(in_time, Ok(Ok(Err(_)))) {
-        print_start(config, in_time.is_ok());
+        let nodes = in_time.is_ok().then(|| connected.borrow().clone());
+        let text = lines::start_lines(config, nodes.as_ref()).join("\n") + "\n";
+        // Whoever started us may have closed the pipe; that is no reason not to run.
+        let _ = io::stdout().write_all(text.as_bytes());
     }
+    drop(connected);
     let outcome = match in_time {
         Ok(outcome) => outcome,
         Err(_) => started.await,
@@ -145,11 +157,7 @@ impl Nodes {
                 Self::Children(Arc::new(ProcessLauncher::new(own.context("own path")?)))
             }
             ON_PREMISE => Self::Others(Arc::new(OnPremise::new(scripts()))),
-            name => {
-                let scripts = scripts();
-                scripts.check().with_context(|| format!("OPENVIDU_PRO_CLUSTER_ENVIRONMENT = {name}"))?;
-                Self::Others(Arc::new(scripts))
-            }
+            _ => Self::Others(Arc::new(scripts())),
         })
     }
 
@@ -181,7 +189,7 @@ fn cores(media: &Media) -> u16 {
 }
 
 /// Every URI that the server cannot start without must be one.
-fn check_uris(config: &Config) -> anyhow::Result<()> {
+pub(crate) fn check_uris(config: &Config) -> anyhow::Result<()> {
     for uri in config.cluster.uris_at_start() {
         uri.parse::<NodeUri>().with_context(|| format!("KMS_URIS: {uri}"))?;
     }
@@ -218,46 +226,13 @@ fn restart_handler(
         next.last_ms = shell::now_ms();
         let mut around = around.clone();
         around.restarted = Some(("POST /restart".into(), next.properties.clone()));
-        Config::load(&around).map_err(|ConfigError(errors)| ApiError::with(400, errors.join("; ")))?;
+        let config = Config::load(&around);
+        let config = config.map_err(|ConfigError(errors)| ApiError::with(400, errors.join("; ")))?;
+        check_uris(&config).map_err(|error| ApiError::with(400, format!("{error:#}")))?;
         directory.save_restarts(&next).map_err(|error| ApiError::with(500, error.to_string()))?;
         restarts = next;
         // A restart that was asked for before is under way.
         let _ = asked.try_send(());
         Ok(())
     })
-}
-
-/// What the operator needs to know, in a few lines.
-fn print_start(config: &Config, nodes_up: bool) {
-    let url = config.public.http();
-    println!("Weir {}", env!("CARGO_PKG_VERSION"));
-    println!("  page      {url}/");
-    println!("  REST API  {url}/openvidu/api  (user OPENVIDUAPP)");
-    let secret = if config.secret.is_well_known() {
-        format!("{} (well known: good for this machine only)", controller::config::DEFAULT_SECRET)
-    } else {
-        let origin = config.resolved.get("OPENVIDU_SECRET").map(|r| r.origin.to_string());
-        format!("your own, from {}", origin.unwrap_or_default())
-    };
-    println!("  secret    {secret}");
-    println!("  media     {}", media_line(config, nodes_up));
-    println!("  data      {}", config.data_dir.display());
-    println!("  stop      Ctrl-C");
-}
-
-fn media_line(config: &Config, nodes_up: bool) -> String {
-    let (cluster, media) = (&config.cluster, &config.media);
-    let named = cluster.uris_at_start().len();
-    if !nodes_up {
-        return "the media nodes are not all up yet; see the log".to_owned();
-    }
-    match cluster.environment.as_str() {
-        PROCESS if cluster.is_auto() => {
-            let port =
-                if media.port == 0 { "any UDP port".into() } else { format!("UDP {} and up", media.port) };
-            format!("on this machine, {port} at {}", media.addresses)
-        }
-        ON_PREMISE | PROCESS => format!("{named} media nodes named by KMS_URIS"),
-        name => format!("media nodes of environment {name}"),
-    }
 }

@@ -3,106 +3,24 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up may panic")]
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::sync::Arc;
+mod http_port;
+
 use std::time::Duration;
 
-use base64::Engine as _;
 use bytes::Bytes;
-use controller::config::{Config, Surroundings};
 use controller::engine::RestResponse;
-use controller::http::{Event, Server, Shared, tls};
+use controller::http::Event;
 use futures_util::{SinkExt, StreamExt};
-use http_body_util::{BodyExt, Full};
-use hyper::{Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Message;
 
-const NOW_S: u64 = 1_800_000_000;
-
-fn now_ms() -> u64 {
-    NOW_S * 1000
-}
-
-struct Running {
-    port: u16,
-    events: mpsc::Receiver<Event>,
-    stop: watch::Sender<bool>,
-    done: tokio::task::JoinHandle<()>,
-    shared: Arc<Shared>,
-    dir: PathBuf,
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.dir);
-    }
-}
-
-async fn start(name: &str, vars: &[(&str, &str)]) -> Running {
-    let dir = std::env::temp_dir().join(format!("weir-http-{name}-{}", std::process::id()));
-    std::fs::create_dir_all(dir.join("cdr")).unwrap();
-    let mut environment: BTreeMap<String, String> =
-        vars.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-    environment.insert("WEIR_LISTEN".into(), "127.0.0.1:0".into());
-    environment.insert("WEIR_DATA_DIR".into(), dir.display().to_string());
-    environment.insert("OPENVIDU_CDR_PATH".into(), dir.join("cdr").display().to_string());
-    let around = Surroundings { environment, directory: dir.clone(), ..Surroundings::default() };
-    let config = Arc::new(Config::load(&around).unwrap());
-    let (sender, events) = mpsc::channel(16);
-    let tls = tls::acceptor(&config, NOW_S).unwrap();
-    let shared = Arc::new(Shared::new(config, sender));
-    let server = Server::bind(shared.clone(), tls, now_ms).await.unwrap();
-    let port = server.local_addr().unwrap().port();
-    let (stop, stopped) = watch::channel(false);
-    let done = tokio::spawn(server.run(stopped));
-    Running { port, events, stop, done, shared, dir }
-}
-
-/// A server whose shell answers every REST request with 200 and what it was asked.
-async fn start_echo(name: &str) -> (Running, tokio::task::JoinHandle<()>) {
-    let mut running = start(name, &[]).await;
-    let mut events = std::mem::replace(&mut running.events, mpsc::channel(1).1);
-    let shell = tokio::spawn(async move {
-        while let Some(event) = events.recv().await {
-            if let Event::Rest { request, reply } = event {
-                let asked = json!({"method": request.method, "path": request.path, "query": request.query,
-                                   "body": request.body});
-                let _ = reply.send(RestResponse { status: 200, body: Some(asked) });
-            }
-        }
-    });
-    (running, shell)
-}
-
-fn basic(secret: &str) -> String {
-    format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("OPENVIDUAPP:{secret}")))
-}
-
-async fn send(port: u16, request: Request<Full<Bytes>>) -> Response<Bytes> {
-    let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
-    tokio::spawn(connection);
-    let (parts, body) = sender.send_request(request).await.unwrap().into_parts();
-    Response::from_parts(parts, body.collect().await.unwrap().to_bytes())
-}
-
-fn request(method: Method, path: &str, auth: Option<&str>, body: impl Into<Bytes>) -> Request<Full<Bytes>> {
-    let mut builder = Request::builder().method(method).uri(path).header("host", "localhost");
-    if let Some(auth) = auth {
-        builder = builder.header("authorization", auth);
-    }
-    builder.body(Full::new(body.into())).unwrap()
-}
-
-fn body_json(response: &Response<Bytes>) -> Value {
-    serde_json::from_slice(response.body()).unwrap()
-}
+use self::http_port::{basic, body_json, request, send, start, start_echo, tls_stream};
 
 #[tokio::test]
 async fn credentials_are_asked_for() {
@@ -185,27 +103,65 @@ async fn bad_bodies_are_refused_before_the_shell() {
     }
 }
 
-#[tokio::test]
-async fn pages_of_any_origin_may_call() {
-    let (running, _shell) = start_echo("cors").await;
-    let preflight = Request::builder()
+fn preflight(origin: &str) -> Request<Full<Bytes>> {
+    Request::builder()
         .method(Method::OPTIONS)
         .uri("/openvidu/api/sessions")
-        .header("origin", "https://app.example.org:4200")
+        .header("origin", origin)
         .header("access-control-request-method", "PATCH")
         .header("access-control-request-headers", "authorization,content-type")
         .body(Full::new(Bytes::new()))
-        .unwrap();
-    let response = send(running.port, preflight).await;
-    assert_eq!(response.status(), StatusCode::OK);
-    assert_eq!(response.headers()["access-control-allow-origin"], "*");
-    assert_eq!(response.headers()["access-control-allow-methods"], "PATCH");
-    assert_eq!(response.headers()["access-control-allow-headers"], "authorization,content-type");
-    for auth in [None, Some(basic("MY_SECRET"))] {
-        let response =
-            send(running.port, request(Method::GET, "/openvidu/api/sessions", auth.as_deref(), "")).await;
+        .unwrap()
+}
+
+fn from_page(origin: &str, auth: Option<&str>) -> Request<Full<Bytes>> {
+    let mut request = request(Method::POST, "/openvidu/api/sessions", auth, "");
+    request.headers_mut().insert("origin", origin.parse().unwrap());
+    request
+}
+
+#[tokio::test]
+async fn pages_of_any_origin_may_call() {
+    let secret = [("OPENVIDU_SECRET", "own")];
+    for (name, vars, origin) in
+        [("cors", &secret[..], "https://app.example.org:4200"), ("cors-local", &[], "http://localhost:4200")]
+    {
+        let running = start(name, vars).await;
+        let response = send(running.port, preflight(origin)).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(response.headers()["access-control-allow-origin"], "*");
+        assert_eq!(response.headers()["access-control-allow-methods"], "PATCH");
+        assert_eq!(response.headers()["access-control-allow-headers"], "authorization,content-type");
+        let response = send(running.port, from_page(origin, None)).await;
+        assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
         assert_eq!(response.headers()["access-control-allow-origin"], "*", "also on errors");
     }
+}
+
+#[tokio::test]
+async fn with_the_well_known_secret_other_machines_pages_are_refused() {
+    let (running, _shell) = start_echo("cors-default").await;
+    let (good, origin) = (basic("MY_SECRET"), "https://app.example.org");
+    let mut upgrade = request(Method::GET, "/openvidu", None, "");
+    for (name, value) in [
+        ("origin", origin),
+        ("connection", "upgrade"),
+        ("upgrade", "websocket"),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ] {
+        upgrade.headers_mut().insert(name, value.parse().unwrap());
+    }
+    for request in
+        [preflight(origin), from_page(origin, Some(&good)), from_page("null", Some(&good)), upgrade]
+    {
+        let response = send(running.port, request).await;
+        assert_eq!(response.status(), StatusCode::FORBIDDEN);
+        assert!(!response.headers().contains_key("access-control-allow-origin"));
+    }
+    let own = send(running.port, from_page("http://localhost:4200", Some(&good))).await;
+    assert_eq!(own.status(), StatusCode::OK);
+    assert_eq!(own.headers()["access-control-allow-origin"], "*");
 }
 
 #[tokio::test]
@@ -225,58 +181,6 @@ async fn cdr_files_are_listed_and_served() {
     for missing in ["other.txt", "..%2f..%2ftls%2fkey.pem", "CDR.1.log", "../tls/key.pem"] {
         assert_eq!(get(format!("/openvidu/cdr/{missing}")).await.status(), 404, "{missing}");
     }
-}
-
-#[derive(Debug)]
-struct AnyCertificate(rustls::crypto::CryptoProvider);
-
-impl rustls::client::danger::ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _: &rustls_pki_types::CertificateDer<'_>,
-        _: &[rustls_pki_types::CertificateDer<'_>],
-        _: &rustls_pki_types::ServerName<'_>,
-        _: &[u8],
-        _: rustls_pki_types::UnixTime,
-    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
-        Ok(rustls::client::danger::ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &rustls_pki_types::CertificateDer<'_>,
-        dss: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &rustls_pki_types::CertificateDer<'_>,
-        dss: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
-}
-
-async fn tls_stream(port: u16, alpn: &[u8]) -> tokio_rustls::client::TlsStream<TcpStream> {
-    let provider = rustls::crypto::aws_lc_rs::default_provider();
-    let mut config = rustls::ClientConfig::builder_with_provider(Arc::new(provider.clone()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
-        .with_no_client_auth();
-    config.alpn_protocols = vec![alpn.to_vec()];
-    let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-    let name = "localhost".try_into().unwrap();
-    tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
 }
 
 #[tokio::test]
@@ -507,6 +411,12 @@ async fn the_page_may_join_where_the_demo_is_on() {
                 "no simple cross-origin POST"
             );
             assert_eq!(ask("application/json", "{}").await.status(), 400);
+            let nameless = "{\"session\":\"\"}";
+            assert_eq!(
+                ask("application/json", nameless).await.status(),
+                400,
+                "or a session nobody knows is made"
+            );
             for (name, value, status) in [
                 ("host", "rebound.example", 403),
                 ("origin", "http://evil.example", 403),

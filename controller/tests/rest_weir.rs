@@ -9,9 +9,12 @@ use std::process::Output;
 
 use common::{Weir, children, command, directory, get, healthy, kill, lives, until};
 use rustix::process::Signal;
+use serde_json::{Value, json};
 
 fn start(name: &str) -> Weir {
-    common::start(name, &["--media-port", "0", "--media-addresses", "127.0.0.1"], &[])
+    let arguments =
+        ["--media-port", "0", "--media-addresses", "127.0.0.1", "--reactor", "mmsg", "--cores", "2"];
+    common::start(name, &arguments, &[])
 }
 
 #[test]
@@ -37,9 +40,25 @@ fn one_command_serves_survives_its_media_node_and_ends_cleanly() {
     let mut lines = String::new();
     weir.process.stdout.take().unwrap().read_to_string(&mut lines).unwrap();
     assert!(lines.lines().count() <= 10, "{lines}");
-    for part in [&format!("http://localhost:{}/", weir.port), "MY_SECRET", "on ", "Ctrl-C"] {
+    for part in [&format!("page      http://localhost:{}/", weir.port), "secret    MY_SECRET", "Ctrl-C"] {
         assert!(lines.contains(part), "{part} in {lines}");
     }
+    assert!(lines.contains("media     mmsg on 2 cores of this machine"), "{lines}");
+}
+
+/// As in `weir | head -1`.
+#[test]
+fn nobody_need_read_the_start_up_lines() {
+    let mut weir = start("pipe");
+    drop(weir.process.stdout.take());
+    until("health", || healthy(weir.port));
+    until("the media node's line would be out", || {
+        weir.nodes().iter().any(|node| node["connected"] == true).then_some(())
+    });
+    common::pause(std::time::Duration::from_millis(300));
+    kill(weir.process.id() as i32, Signal::TERM);
+    let status = until("the end", || weir.process.try_wait().unwrap());
+    assert_eq!(status.code(), Some(0));
 }
 
 #[test]
@@ -53,6 +72,28 @@ fn a_killed_parent_leaves_no_child() {
 
 fn run(name: &str, arguments: &[&str], vars: &[(&str, &str)]) -> Output {
     command(&directory(name)).args(arguments).envs(vars.iter().copied()).output().unwrap()
+}
+
+/// What was accepted is kept and wins over the environment, so a value the next start fails on would be the last one.
+#[test]
+fn a_restart_into_what_cannot_start_is_refused() {
+    let weir = start("restart-refused");
+    until("health", || healthy(weir.port));
+    for (body, part) in [
+        (json!({"OPENVIDU_CDR": true, "OPENVIDU_CDR_PATH": "/proc/nowhere"}), "OPENVIDU_CDR_PATH"),
+        (
+            json!({"OPENVIDU_PRO_CLUSTER_ENVIRONMENT": "aws", "OPENVIDU_PRO_CLUSTER_PATH": "/no/such/place"}),
+            "OPENVIDU_PRO_CLUSTER_ENVIRONMENT",
+        ),
+        (json!({"KMS_URIS": ["wss://127.0.0.1/"]}), "KMS_URIS"),
+    ] {
+        let (status, answer) = weir.rest("POST", "restart", body);
+        let message = answer["message"].as_str().unwrap_or_default();
+        assert!(status == 400 && message.contains(part), "{status} {answer}");
+    }
+    assert!(!weir.dir.join("restart.json").exists());
+    assert_eq!(weir.rest("GET", "restart", Value::Null).0, 403, "a known path, another method");
+    assert!(healthy(weir.port).is_some());
 }
 
 #[test]

@@ -78,16 +78,21 @@ async function openDevices() {
     }
   }
   if (!own.media) own.media = new MediaStream();
-  note.textContent = problems.length ? explainDevices(problems[0]) : '';
+  // The last one is about the device that is missing, if the other one is there.
+  note.textContent = problems.length ? explainDevices(own.media.getTracks().length ? problems.at(-1) : problems[0]) : '';
   showDevices();
 }
 
+/** Why what is missing is missing, and what there is. */
 function explainDevices(error) {
+  const have = { audio: Boolean(trackOf('audio')), video: Boolean(trackOf('video')) };
+  const rest = have.audio ? '; the microphone works.' : have.video ? '; the camera works.' : '. You can still watch and listen.';
+  const missing = have.audio ? 'camera' : have.video ? 'microphone' : '';
   switch (error.name) {
-    case 'NotAllowedError': return 'Camera and microphone are not allowed for this page. You can still watch and listen.';
-    case 'NotFoundError': return own.media.getTracks().length ? 'No camera found; the microphone works.' : 'No camera and no microphone found. You can still watch and listen.';
-    case 'NotReadableError': return 'Another program uses the camera or the microphone.';
-    default: return `Camera and microphone cannot be used: ${error.message}`;
+    case 'NotAllowedError': return (missing ? `The ${missing} is` : 'Camera and microphone are') + ` not allowed for this page${rest}`;
+    case 'NotFoundError': return (missing ? `No ${missing}` : 'No camera and no microphone') + ` found${rest}`;
+    case 'NotReadableError': return `Another program uses the ${missing || 'camera or the microphone'}${rest}`;
+    default: return (missing ? `The ${missing}` : 'Camera and microphone') + ` cannot be used: ${error.message}`;
   }
 }
 
@@ -101,7 +106,7 @@ function showDevices() {
       button.disabled = !track;
       button.setAttribute('aria-pressed', String(on));
       const name = kind === 'audio' ? 'microphone' : 'camera';
-      button.title = track ? `Turn ${name} ${on ? 'off' : 'on'}` : `There is no ${name}`;
+      button.title = track ? `Turn ${name} ${on ? 'off' : 'on'}` : `The ${name} cannot be used`;
       button.querySelector('use').setAttribute('href', `#i-${kind === 'audio' ? 'mic' : 'cam'}${on ? '' : '-off'}`);
     }
   }
@@ -200,7 +205,7 @@ function explain(error) {
 async function connect(token, session, name) {
   client = new WeirClient();
   listen(client);
-  const me = await client.join(token, { name });
+  const me = await client.join(token, { name, server: location.origin });
   entered = true;
   $('#session-name').textContent = session;
   document.title = `${session} · Weir`;
@@ -252,19 +257,30 @@ function listen(to) {
     mark(tile, null);
   });
   on('streamchanged', ({ connection }) => mark(tiles.get(connection), to.participants.get(connection)?.stream));
-  on('unpublished', () => toast('A moderator has ended your stream.', true));
+  on('unpublished', ({ reason, again }) => {
+    if (again) toast('The media server was restarted. You are being sent again.');
+    else toast(STREAM_ENDED[reason] ?? 'The server has ended your stream.', true);
+  });
   on('reconnecting', () => banner('The connection is lost. Trying to come back…'));
   on('reconnected', () => banner(''));
   on('problem', ({ message }) => toast(message, true));
-  on('disconnected', ({ reason }) => showLobby(FAREWELL[reason] ?? ''));
+  on('disconnected', ({ reason }) => showLobby(FAREWELL[reason] ?? 'The server has ended the session.'));
 }
 
+const STREAM_ENDED = {
+  forceUnpublishByUser: 'A moderator has ended your stream.',
+  mediaServerReconnect: 'The media server was restarted.',
+};
+
 const FAREWELL = {
+  disconnect: '',
   forceDisconnectByUser: 'A moderator has removed you from the session.',
   forceDisconnectByServer: 'You were removed from the session.',
   sessionClosedByServer: 'The session was closed.',
   networkDisconnect: 'The connection was lost for too long.',
   nodeCrashed: 'The media server has failed. Please join again.',
+  mediaServerDisconnect: 'The media server was taken out of service. Please join again.',
+  openviduServerStopped: 'The server was stopped.',
 };
 
 // ---- Call -----------------------------------------------------------------------------------------------------------

@@ -3,16 +3,17 @@
 //
 //   const client = new WeirClient();
 //   client.addEventListener('streamadded', ({ detail }) => show(detail.connection, detail.stream));
-//   await client.join(token, { name: 'Ann' });
+//   await client.join(token, { name: 'Ann', server: location.origin });
 //   await client.publish(await navigator.mediaDevices.getUserMedia({ audio: true, video: true }));
 //
 // Events, each with `detail`: participantjoined, participantleft {reason}, streamadded {connection, stream, media},
-// streamremoved, streamchanged {property, value}, signal {type, data, from}, reconnecting, reconnected,
-// disconnected {reason}, problem {message}.
+// streamremoved, streamchanged {property, value}, unpublished {reason, again}, signal {type, data, from}, reconnecting,
+// reconnected, disconnected {reason}, problem {message}.
 
 const REQUEST_MS = 10_000;
 const PING_MS = 5_000;
 const RETRY_MS = 3_000;
+const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 /** How long ICE may be `disconnected` before the peer connection is made anew. */
 const ICE_PATIENCE_MS = 4_000;
 const VERSION = '2.32.2';
@@ -147,19 +148,22 @@ export class WeirClient extends EventTarget {
   #rpcSession;
   #serverOffers = false;
   #iceServers = [];
-  #publisher = null; // {pc, media, id}
+  #publisher = null; // {pc, media, id, told}, told: what the others were told by kind
   #subscribers = new Map(); // connection id -> {pc, stream, media}
   #closed = false;
+  /** Between a lost connection and the next one. */
+  #away = false;
 
   /**
    * Joins the session that a token is for.
    * @param {string} token as the REST API gave it
-   * @param {{name?: string}} options
+   * @param {{name?: string, server?: string}} options `server`: origin to connect to. A page that came from the server knows
+   *   an address that works; the token may name one behind a NAT.
    */
-  async join(token, { name = '' } = {}) {
-    const url = new URL(token);
-    const session = url.searchParams.get('sessionId');
-    this.#socketUrl = `${url.protocol}//${url.host}/openvidu?sessionId=${encodeURIComponent(session)}`;
+  async join(token, { name = '', server = token } = {}) {
+    const session = new URL(token).searchParams.get('sessionId');
+    const { protocol, host } = new URL(server);
+    this.#socketUrl = `${protocol.replace(/^http/, 'ws')}//${host}/openvidu?sessionId=${encodeURIComponent(session)}`;
     this.#rpc = this.#newRpc();
     await this.#rpc.open(this.#socketUrl);
     let result;
@@ -186,20 +190,23 @@ export class WeirClient extends EventTarget {
   async publish(media) {
     const [audio] = media.getAudioTracks();
     const [video] = media.getVideoTracks();
-    this.#publisher = { media, pc: null, id: null };
+    const publisher = { media, pc: null, id: null, told: {} };
+    this.#publisher = publisher;
     const { pc, offer } = await this.#offerMedia();
+    for (const track of [audio, video]) if (track) publisher.told[track.kind] = track.enabled;
     const settings = video?.getSettings() ?? {};
     const result = await this.#rpc.request('publishVideo', {
       sdpOffer: offer, doLoopback: false, hasAudio: Boolean(audio), hasVideo: Boolean(video),
-      ...(audio && { audioActive: audio.enabled }),
+      ...(audio && { audioActive: publisher.told.audio }),
       ...(video && {
-        videoActive: video.enabled, typeOfVideo: 'CAMERA',
+        videoActive: publisher.told.video, typeOfVideo: 'CAMERA',
         videoDimensions: JSON.stringify({ width: settings.width, height: settings.height }),
       }),
       frameRate: -1,
     });
-    this.#publisher.id = result.id;
+    publisher.id = result.id;
     await pc.setRemoteDescription({ type: 'answer', sdp: result.sdpAnswer });
+    this.#guard(this.#announce());
     return result.id;
   }
 
@@ -208,11 +215,26 @@ export class WeirClient extends EventTarget {
     const track = this.#publisher?.media.getTracks().find((one) => one.kind === kind);
     if (!track) return;
     track.enabled = active;
-    if (!this.#publisher.id) return;
-    await this.#rpc.request('streamPropertyChanged', {
-      streamId: this.#publisher.id, property: `${kind}Active`, newValue: active,
-      reason: kind === 'audio' ? 'publishAudio' : 'publishVideo',
-    });
+    await this.#announce();
+  }
+
+  /** Tells the others what of our stream is on, where they were told something else. What cannot be told now is told later. */
+  async #announce() {
+    const publisher = this.#publisher;
+    if (!publisher?.id || this.#away) return;
+    for (const { kind, enabled } of publisher.media.getTracks()) {
+      if (publisher.told[kind] === enabled) continue;
+      publisher.told[kind] = enabled;
+      try {
+        await this.#rpc.request('streamPropertyChanged', {
+          streamId: publisher.id, property: `${kind}Active`, newValue: enabled,
+          reason: kind === 'audio' ? 'publishAudio' : 'publishVideo',
+        });
+      } catch (error) {
+        if (publisher.told[kind] === enabled) publisher.told[kind] = undefined;
+        if (!this.#away) throw error;
+      }
+    }
   }
 
   /** Sends a text to everybody, or to some connections. */
@@ -391,9 +413,13 @@ export class WeirClient extends EventTarget {
 
   #unpublished({ connectionId, reason }) {
     if (connectionId === this.me?.id) {
+      const media = this.#publisher?.media;
       this.#publisher?.pc?.close();
       this.#publisher = null;
-      return this.#emit('unpublished', { reason });
+      // After a restart of the media server nobody wanted the stream to end: it goes on as a new one.
+      const again = reason === 'mediaServerReconnect' && Boolean(media);
+      if (again) this.#guard(this.publish(media));
+      return this.#emit('unpublished', { reason, again });
     }
     const participant = this.participants.get(connectionId);
     if (participant) participant.stream = null;
@@ -431,6 +457,7 @@ export class WeirClient extends EventTarget {
 
   async #lost(rpc) {
     if (this.#closed || !this.me || rpc !== this.#rpc) return;
+    this.#away = true;
     this.#emit('reconnecting');
     while (!this.#closed) {
       const next = this.#newRpc();
@@ -439,7 +466,7 @@ export class WeirClient extends EventTarget {
       try {
         await next.open(`${this.#socketUrl}&reconnect=true`);
       } catch {
-        await new Promise((done) => setTimeout(done, RETRY_MS));
+        await pause(RETRY_MS);
         continue;
       }
       try {
@@ -447,10 +474,13 @@ export class WeirClient extends EventTarget {
       } catch (error) {
         if (error instanceof WeirError) return this.#end('networkDisconnect');
         next.close();
+        await pause(RETRY_MS);
         continue;
       }
       next.onclose = () => this.#lost(next);
+      this.#away = false;
       this.#emit('reconnected');
+      this.#guard(this.#announce());
       return this.#repair();
     }
   }

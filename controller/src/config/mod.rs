@@ -8,7 +8,9 @@
 //! secret of one's own.
 #![forbid(unsafe_code)]
 
+pub mod cluster;
 pub mod ice;
+pub mod probe;
 pub mod property;
 pub mod resolve;
 pub mod source;
@@ -21,12 +23,10 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+pub use self::cluster::{Autoscaling, Cluster, LoadStrategy, ON_PREMISE, PROCESS};
 pub use self::ice::{IceAuth, IceServer};
 use self::resolve::{Resolved, Resolver};
-pub use self::sections::{
-    Autoscaling, Cdr, Cluster, LoadStrategy, Media, ON_PREMISE, PROCESS, Recording, Sessions, Stats, Streams,
-    Turn, VideoCodec, Webhook,
-};
+pub use self::sections::{Cdr, Media, Recording, Sessions, Stats, Streams, Turn, VideoCodec, Webhook};
 pub use self::source::{Origin, Surroundings};
 
 /// The OpenVidu version whose contract is served; official clients check it.
@@ -47,6 +47,8 @@ pub struct Config {
     pub tls: Option<TlsFiles>,
     /// Most open connections of clients.
     pub max_connections: usize,
+    /// Most of them from one address; loopback is exempt.
+    pub max_connections_per_address: usize,
     /// Whether the page may open sessions without the secret.
     pub demo: bool,
     /// The outside's way to reach this server.
@@ -202,7 +204,8 @@ impl Config {
                 |p| p.display().to_string(),
             ),
             tls: tls_files(r),
-            max_connections: r.value("WEIR_MAX_CONNECTIONS", |t| value::integer(t, 1, 1_000_000)) as usize,
+            max_connections: r.value("WEIR_MAX_CONNECTIONS", connections),
+            max_connections_per_address: r.value("WEIR_MAX_CONNECTIONS_PER_ADDRESS", connections),
             demo: r.derived("WEIR_DEMO", value::boolean, || !exposed, bool::to_string),
             public: public_url(r, listen, force_plain_http, around.machine_address),
             secret,
@@ -264,6 +267,10 @@ fn url_host(ip: IpAddr) -> String {
 fn secret_text(text: &str) -> Result<Secret, value::Refused> {
     let ok = !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
     if ok { Ok(Secret::new(text)) } else { Err("letters, digits, _ and -, at least one".into()) }
+}
+
+fn connections(text: &str) -> Result<usize, value::Refused> {
+    value::integer(text, 1, 1_000_000).map(|n| n as usize)
 }
 
 fn path(text: &str) -> Result<PathBuf, value::Refused> {

@@ -22,6 +22,8 @@ pub enum Kind {
     Used,
     /// Used, printed masked.
     Secret,
+    /// Checked, printed, told by `GET /config`, and without another effect; the text says why.
+    Echoed(&'static str),
     /// Known, has no effect here; the text says why.
     Inert(&'static str),
 }
@@ -34,6 +36,10 @@ const fn secret(name: &'static str, default: &'static str) -> Property {
     Property { name, default, kind: Kind::Secret }
 }
 
+const fn echoed(name: &'static str, default: &'static str, why: &'static str) -> Property {
+    Property { name, default, kind: Kind::Echoed(why) }
+}
+
 const fn inert(name: &'static str, why: &'static str) -> Property {
     Property { name, default: "", kind: Kind::Inert(why) }
 }
@@ -41,6 +47,8 @@ const fn inert(name: &'static str, why: &'static str) -> Property {
 const NO_CONTAINERS: &str = "accepted, no effect: Weir starts no such container";
 const NO_STACK: &str = "accepted, no effect: Weir has no Elastic stack";
 const NO_SPEECH: &str = "accepted, no effect: Weir has no speech to text";
+const NO_STATISTICS: &str = "accepted, no effect: Weir collects no such statistics";
+const NO_LIMIT: &str = "accepted, no effect: only OPENVIDU_STREAMS_VIDEO_MAX_RECV_BANDWIDTH limits a stream";
 const NO_RECORDER: &str = "accepted, no effect yet: there is no recorder";
 
 /// Events a webhook may be sent, in the order of the built-in default list.
@@ -77,6 +85,7 @@ pub const PROPERTIES: &[Property] = &[
     used("WEIR_TLS_CERT", ""),
     used("WEIR_TLS_KEY", ""),
     used("WEIR_MAX_CONNECTIONS", "10000"),
+    used("WEIR_MAX_CONNECTIONS_PER_ADDRESS", "4000"),
     used("WEIR_DEMO", ""),
     used("WEIR_REACTOR", "auto"),
     used("WEIR_SEND_PATH", "auto"),
@@ -87,6 +96,12 @@ pub const PROPERTIES: &[Property] = &[
     used("WEIR_NODE_LISTEN", "0.0.0.0:8888"),
     secret("WEIR_CLUSTER_SECRET", ""),
     used("WEIR_PRICE_PER_CORE_MINUTE", "0.0006"),
+    // Read by `weir node`, and by the children of `weir`, which have its environment.
+    used("WEIR_CPUS", ""),
+    used("WEIR_SLOTS_PER_CORE", ""),
+    used("WEIR_TRANSPORTS_PER_CORE", ""),
+    used("WEIR_ROOMS", ""),
+    used("WEIR_DRAIN_S", ""),
     used("WEIR_LOG", ""),
     used("WEIR_CONFIG", ""),
     // Identity, network, security.
@@ -115,23 +130,23 @@ pub const PROPERTIES: &[Property] = &[
     used("OPENVIDU_SESSIONS_GARBAGE_INTERVAL", "900"),
     used("OPENVIDU_SESSIONS_GARBAGE_THRESHOLD", "3600"),
     used("OPENVIDU_STREAMS_VIDEO_MAX_RECV_BANDWIDTH", "1000"),
-    used("OPENVIDU_STREAMS_VIDEO_MIN_RECV_BANDWIDTH", "300"),
-    used("OPENVIDU_STREAMS_VIDEO_MAX_SEND_BANDWIDTH", "1000"),
-    used("OPENVIDU_STREAMS_VIDEO_MIN_SEND_BANDWIDTH", "300"),
+    echoed("OPENVIDU_STREAMS_VIDEO_MIN_RECV_BANDWIDTH", "300", NO_LIMIT),
+    echoed("OPENVIDU_STREAMS_VIDEO_MAX_SEND_BANDWIDTH", "1000", NO_LIMIT),
+    echoed("OPENVIDU_STREAMS_VIDEO_MIN_SEND_BANDWIDTH", "300", NO_LIMIT),
     used("OPENVIDU_STREAMS_FORCED_VIDEO_CODEC", "MEDIA_SERVER_PREFERRED"),
     used("OPENVIDU_STREAMS_ALLOW_TRANSCODING", "false"),
     used("OPENVIDU_WEBRTC_SIMULCAST", "false"),
     secret("OPENVIDU_WEBRTC_ICE_SERVERS", "[]"),
     // Recording.
     used("OPENVIDU_RECORDING", "false"),
-    used("OPENVIDU_RECORDING_PATH", "/opt/openvidu/recordings"),
-    used("OPENVIDU_RECORDING_PUBLIC_ACCESS", "false"),
-    used("OPENVIDU_RECORDING_NOTIFICATION", "publisher_moderator"),
-    used("OPENVIDU_RECORDING_CUSTOM_LAYOUT", "/opt/openvidu/custom-layout"),
-    used("OPENVIDU_RECORDING_AUTOSTOP_TIMEOUT", "120"),
-    used("OPENVIDU_RECORDING_COMPOSED_URL", ""),
-    used("OPENVIDU_RECORDING_VERSION", super::OPENVIDU_VERSION),
-    used("OPENVIDU_PRO_RECORDING_STORAGE", "local"),
+    echoed("OPENVIDU_RECORDING_PATH", "/opt/openvidu/recordings", NO_RECORDER),
+    echoed("OPENVIDU_RECORDING_PUBLIC_ACCESS", "false", NO_RECORDER),
+    echoed("OPENVIDU_RECORDING_NOTIFICATION", "publisher_moderator", NO_RECORDER),
+    echoed("OPENVIDU_RECORDING_CUSTOM_LAYOUT", "/opt/openvidu/custom-layout", NO_RECORDER),
+    echoed("OPENVIDU_RECORDING_AUTOSTOP_TIMEOUT", "120", NO_RECORDER),
+    echoed("OPENVIDU_RECORDING_COMPOSED_URL", "", NO_RECORDER),
+    echoed("OPENVIDU_RECORDING_VERSION", super::OPENVIDU_VERSION, NO_RECORDER),
+    echoed("OPENVIDU_PRO_RECORDING_STORAGE", "local", NO_RECORDER),
     inert("OPENVIDU_RECORDING_COMPOSED_BASICAUTH", NO_RECORDER),
     inert("OPENVIDU_RECORDING_IMAGE", NO_RECORDER),
     inert("OPENVIDU_RECORDING_DEBUG", NO_RECORDER),
@@ -157,13 +172,13 @@ pub const PROPERTIES: &[Property] = &[
         "accepted, no effect: `weir config check` tells whether the set-up is valid",
     ),
     // Statistics and quality.
-    used("OPENVIDU_PRO_STATS_SESSION_INTERVAL", "5"),
-    used("OPENVIDU_PRO_STATS_SERVER_INTERVAL", "10"),
-    used("OPENVIDU_PRO_STATS_MONITORING_INTERVAL", "10"),
-    used("OPENVIDU_PRO_STATS_WEBRTC_INTERVAL", "30"),
-    used("OPENVIDU_PRO_NETWORK_QUALITY", "false"),
-    used("OPENVIDU_PRO_NETWORK_QUALITY_INTERVAL", "5"),
-    used("OPENVIDU_BROWSER_LOGS", "disabled"),
+    echoed("OPENVIDU_PRO_STATS_SESSION_INTERVAL", "5", NO_STATISTICS),
+    echoed("OPENVIDU_PRO_STATS_SERVER_INTERVAL", "10", NO_STATISTICS),
+    echoed("OPENVIDU_PRO_STATS_MONITORING_INTERVAL", "10", NO_STATISTICS),
+    echoed("OPENVIDU_PRO_STATS_WEBRTC_INTERVAL", "30", NO_STATISTICS),
+    echoed("OPENVIDU_PRO_NETWORK_QUALITY", "false", NO_STATISTICS),
+    echoed("OPENVIDU_PRO_NETWORK_QUALITY_INTERVAL", "5", NO_STATISTICS),
+    echoed("OPENVIDU_BROWSER_LOGS", "disabled", "accepted, no effect: browsers send no logs here"),
     // TURN.
     used("COTURN_IP", ""),
     used("COTURN_PORT", "3478"),
@@ -198,10 +213,10 @@ pub fn find(name: &str) -> Option<&'static Property> {
     PROPERTIES.iter().find(|p| p.name == name)
 }
 
-/// What happens to a name that has no effect: a sentence, or `None` when the name is used or is none of our business.
+/// What happens to a name that changes nothing: a sentence, or `None` when the name is used or is none of our business.
 pub fn no_effect(name: &str) -> Option<String> {
     match find(name) {
-        Some(Property { kind: Kind::Inert(why), .. }) => return Some((*why).to_owned()),
+        Some(Property { kind: Kind::Inert(why) | Kind::Echoed(why), .. }) => return Some((*why).to_owned()),
         Some(_) => return None,
         None => {}
     }
@@ -257,6 +272,14 @@ mod tests {
             ("OPENVIDU_SECRET", None),
             ("PATH", None),
             ("OPENVIDU_PRO_LICENSE", Some("needs no license")),
+            ("OPENVIDU_STREAMS_VIDEO_MAX_RECV_BANDWIDTH", None),
+            ("OPENVIDU_STREAMS_VIDEO_MAX_SEND_BANDWIDTH", Some("no effect")),
+            ("OPENVIDU_STREAMS_VIDEO_MIN_SEND_BANDWIDTH", Some("no effect")),
+            ("OPENVIDU_STREAMS_VIDEO_MIN_RECV_BANDWIDTH", Some("no effect")),
+            ("OPENVIDU_BROWSER_LOGS", Some("no effect")),
+            ("OPENVIDU_PRO_NETWORK_QUALITY", Some("no effect")),
+            ("WEIR_CPUS", None),
+            ("WEIR_DRAIN_S", None),
             ("OPENVIDU_PRO_KIBANA_HOST", Some("Elastic")),
             ("OPENVIDU_SECRE", Some("did you mean OPENVIDU_SECRET?")),
             ("WEIR_REACTORS", Some("did you mean WEIR_REACTOR?")),

@@ -120,6 +120,34 @@ fn every_error_is_reported_with_property_value_and_allowed() {
 }
 
 #[test]
+fn what_a_value_names_must_be_there() {
+    for (vars, parts) in [
+        (
+            &[("OPENVIDU_CDR", "true"), ("OPENVIDU_CDR_PATH", "/proc/nowhere")][..],
+            ["OPENVIDU_CDR_PATH = /proc/nowhere", "can be written"],
+        ),
+        (
+            &[("OPENVIDU_PRO_CLUSTER_ENVIRONMENT", "aws"), ("OPENVIDU_PRO_CLUSTER_PATH", "/no/such/place")],
+            ["OPENVIDU_PRO_CLUSTER_ENVIRONMENT = aws", "/no/such/place/aws/openvidu_launch_kms.sh"],
+        ),
+    ] {
+        let error = Config::load(&around(vars)).expect_err("refused");
+        assert_eq!(error.0.len(), 1, "{error}");
+        assert!(parts.iter().all(|part| error.0[0].contains(part)), "{error}");
+    }
+    assert!(!load(&[("OPENVIDU_CDR_PATH", "/proc/nowhere")]).cdr.enabled, "nothing is written there");
+}
+
+#[test]
+fn published_values_are_taken() {
+    let config = load(&[
+        ("OPENVIDU_PRO_CLUSTER_LOAD_INTERVAL", "0"),
+        ("OPENVIDU_PRO_CLUSTER_LOAD_STRATEGY", "mediaObjects"),
+    ]);
+    assert_eq!((config.cluster.load_interval_s, config.cluster.load_strategy), (0, LoadStrategy::Streams));
+}
+
+#[test]
 fn secrets_stay_out_of_errors_and_print_out() {
     let error =
         Config::load(&around(&[("OPENVIDU_SECRET", "not allowed!")])).expect_err("refused").to_string();
@@ -165,7 +193,11 @@ fn precedence_is_flag_environment_file_default() {
     assert_eq!(version(&around), "dotenv");
     let config = Config::load(&around).unwrap();
     assert_eq!(config.listen.port(), 5000);
-    assert_eq!(config.warnings, ["OPENVIDU_X: ignored: no such property"]);
+    let expected = [
+        "OPENVIDU_RECORDING_VERSION: accepted, no effect yet: there is no recorder",
+        "OPENVIDU_X: ignored: no such property",
+    ];
+    assert_eq!(config.warnings, expected);
     around.environment.insert("DOTENV_PATH".into(), "sub".into());
     assert_eq!(version(&around), "sub");
     around.environment.insert("DOTENV_PATH".into(), "sub/.env".into());

@@ -24,6 +24,10 @@ pub struct HttpMetrics {
     pub connections: Gauge,
     /// Connections refused because of the cap.
     pub refused: Counter,
+    /// Connections refused because of the cap for one address.
+    pub refused_address: Counter,
+    /// Connections closed because nothing happened on them.
+    pub idle: Counter,
     /// Connections that failed before a request: TLS errors, time-outs.
     pub failed: Counter,
     /// Open WebSockets.
@@ -83,6 +87,13 @@ impl Default for HttpMetrics {
         registry.register("http_requests", "HTTP requests answered", Family::clone(&requests));
         registry.register("http_connections", "Open TCP connections", connections.clone());
         registry.register("http_connections_refused", "Connections over the cap", refused.clone());
+        let (refused_address, idle) = (Counter::default(), Counter::default());
+        registry.register(
+            "http_connections_refused_address",
+            "Connections over the cap for one address",
+            refused_address.clone(),
+        );
+        registry.register("http_connections_idle", "Connections closed for idleness", idle.clone());
         registry.register("http_connections_failed", "Connections without a request", failed.clone());
         registry.register("websockets", "Open WebSockets", sockets.clone());
         registry.register("websockets_cut", "WebSockets whose client did not read", sockets_cut.clone());
@@ -105,6 +116,8 @@ impl Default for HttpMetrics {
             requests,
             connections,
             refused,
+            refused_address,
+            idle,
             failed,
             sockets,
             sockets_cut,

@@ -1,9 +1,10 @@
 //! The one port clients see: REST, WebSocket signaling, page, CDR files and metrics, plain and TLS.
 //!
 //! ```text
-//! accept ─▶ first byte ─┬─ 0x16 ─▶ TLS ─┬─▶ HTTP/1.1, HTTP/2 ─▶ router ─┬─▶ api        ─▶ Event::Rest   ─▶ shell
-//!  (cap)    (10 s)      └─ other ─▶ plain┘   (header timeouts)          ├─▶ websocket  ─▶ Event::Socket* ─▶ shell
-//!                                  └─ beyond loopback: 308 to https     └─▶ page, cdr, metrics
+//! accept ─▶ first byte ─┬─ 0x16 ─▶ TLS ─┬─ ALPN h2 ─▶ HTTP/2 ──┬─▶ router ─┬─▶ api       ─▶ Event::Rest    ─▶ shell
+//! (places)  (10 s)      │               └─ else ────▶ HTTP/1.1 ┤           ├─▶ websocket ─▶ Event::Socket* ─▶ shell
+//!                       └─ other ─▶ plain ──────────▶ HTTP/1.1 ┘           └─▶ page, cdr, metrics
+//!                                   └─ beyond loopback: 308 to https
 //! ```
 //!
 //! Nothing here knows what a session is. Requests are authenticated, bounded and parsed, then handed to the shell as
@@ -15,9 +16,11 @@ pub mod body;
 pub mod cors;
 pub mod demo;
 pub mod files;
+pub mod idle;
 pub mod metrics;
 pub mod outbox;
 pub mod page;
+pub mod places;
 pub mod reply;
 pub mod router;
 pub mod server;
@@ -29,9 +32,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
 pub use self::outbox::Outbox;
+use self::places::Place;
 pub use self::server::Server;
 use crate::config::Config;
 use crate::engine::{RestRequest, RestResponse};
@@ -51,6 +55,23 @@ pub const BODY_TIMEOUT: Duration = Duration::from_secs(20);
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// The same for requests that wait for a media node: a machine may take minutes to boot. The engine answers each in time.
 pub const NODE_ANSWER_TIMEOUT: Duration = Duration::from_secs(900);
+
+/// How long connections may take for what.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// For the first byte, for the TLS handshake, and for a whole request head.
+    pub head: Duration,
+    /// For the next request, or the next piece of an answer to be taken; see [`idle`].
+    pub idle: Duration,
+    /// For a WebSocket's peer to take one frame. A peer in a tunnel comes back by another socket.
+    pub write: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { head: HEAD_TIMEOUT, idle: Duration::from_secs(30), write: Duration::from_secs(20) }
+    }
+}
 
 /// What clients do, in order of arrival per socket.
 #[derive(Debug)]
@@ -100,13 +121,21 @@ pub struct Shared {
     pub events: mpsc::Sender<Event>,
     /// Counters.
     pub metrics: metrics::HttpMetrics,
+    /// Time limits of connections.
+    pub patience: Patience,
     next_client: AtomicU64,
 }
 
 impl Shared {
     /// State of a server whose events go to `events`.
     pub fn new(config: Arc<Config>, events: mpsc::Sender<Event>) -> Self {
-        Self { config, events, metrics: metrics::HttpMetrics::default(), next_client: AtomicU64::new(1) }
+        Self {
+            config,
+            events,
+            metrics: metrics::HttpMetrics::default(),
+            patience: Patience::default(),
+            next_client: AtomicU64::new(1),
+        }
     }
 
     /// An id no other socket of this process has.
@@ -125,5 +154,5 @@ pub struct Peer {
     /// Whether the client is on this machine.
     pub loopback: bool,
     /// Its place among the connections; given back when the last request or WebSocket of the connection is done.
-    pub permit: Arc<OwnedSemaphorePermit>,
+    pub place: Arc<Place>,
 }

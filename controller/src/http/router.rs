@@ -40,6 +40,10 @@ async fn route(
         return ("other", redirect(&shared.config.public.http(), request.uri(), request.headers()));
     }
     let path = request.uri().path().to_owned();
+    if !cors::is_welcome(request.headers(), &shared.config.secret) {
+        let message = "with the well-known secret only pages of this machine are served; set OPENVIDU_SECRET";
+        return ("other", reply::error(StatusCode::FORBIDDEN, message, &path, now_ms));
+    }
     let path = if shared.config.support_deprecated_api { without_alias(&path) } else { path };
     if !is_demo(&path) && cors::is_preflight(request.method(), request.headers()) {
         return ("api", cors::preflight(request.headers()));

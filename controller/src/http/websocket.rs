@@ -1,7 +1,7 @@
 //! WebSockets of clients (RFC 6455) at `/openvidu`: one task each, between the frames and the shell.
 //!
 //! A socket that stays silent for [`IDLE`] is pinged; one that does not answer that either is given up. Official clients
-//! ping by JSON-RPC every 5 s, so neither happens to them.
+//! ping by JSON-RPC every 5 s, so neither happens to them. One that takes no frame for [`super::Patience::write`] is cut.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,7 +67,7 @@ pub fn serve(shared: &Arc<Shared>, mut request: Request<Incoming>, peer: Peer) -
 
 /// One socket from upgrade to end.
 async fn run(shared: Arc<Shared>, socket: HyperWebsocket, peer: Peer, user_agent: Option<String>) {
-    let Ok(Ok(socket)) = timeout(super::HEAD_TIMEOUT, socket).await else { return };
+    let Ok(Ok(socket)) = timeout(shared.patience.head, socket).await else { return };
     let client = shared.new_client();
     let (sender, reader) = outbox();
     let opened = Event::SocketOpened { client, remote_ip: peer.ip, user_agent, outbox: sender };
@@ -79,7 +79,7 @@ async fn run(shared: Arc<Shared>, socket: HyperWebsocket, peer: Peer, user_agent
     let (mut sink, stream) = socket.split();
     let end = tokio::select! {
         end = read(&shared, client, stream) => end,
-        end = write(&mut sink, reader) => end,
+        end = write(&shared, &mut sink, reader) => end,
         () = cut => {
             shared.metrics.sockets_cut.inc();
             End::broken("the client did not read")
@@ -139,25 +139,29 @@ where
     }
 }
 
-/// Texts out, with pings in between, until the shell closes the socket.
-async fn write<S>(mut sink: S, mut reader: OutboxReader) -> End
+/// Texts out, with pings in between, until the shell closes the socket. A peer that takes no frame in time is cut, whatever
+/// it sends meanwhile: behind a frame that does not get out, no close frame would either.
+async fn write<S>(shared: &Shared, mut sink: S, mut reader: OutboxReader) -> End
 where
     S: futures_util::Sink<Message, Error = Error> + Unpin,
 {
     loop {
-        let sent = match timeout(IDLE, reader.next()).await {
-            Err(_) => sink.send(Message::Ping(Default::default())).await,
+        let (message, length) = match timeout(IDLE, reader.next()).await {
+            Err(_) => (Message::Ping(Default::default()), 0),
             Ok(Some(Outgoing::Text(text))) => {
                 let length = text.len();
-                let sent = sink.send(Message::text(&*text)).await;
-                reader.written(length);
-                sent
+                (Message::text(&*text), length)
             }
             Ok(Some(Outgoing::Close { code, reason })) => return close(sink, code, reason).await,
             Ok(None) => return close(sink, 1001, "the server is stopping".into()).await,
         };
-        if let Err(error) = sent {
-            return End::broken(error.to_string());
+        match timeout(shared.patience.write, sink.send(message)).await {
+            Ok(Ok(())) => reader.written(length),
+            Ok(Err(error)) => return End::broken(error.to_string()),
+            Err(_) => {
+                shared.metrics.sockets_cut.inc();
+                return End::broken("the client did not take a frame in time");
+            }
         }
     }
 }

@@ -24,8 +24,8 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use super::{LaunchError, LaunchRequest, LaunchedNode, Launcher};
+use crate::config::cluster::LAUNCH_SCRIPT as LAUNCH;
 
-const LAUNCH: &str = "openvidu_launch_kms.sh";
 const DROP: &str = "openvidu_drop.sh";
 const DISCOVER: &str = "openvidu_autodiscover.sh";
 /// Bytes kept of what a script writes; the rest is read and forgotten.
@@ -72,18 +72,6 @@ impl ScriptLauncher {
     /// `directory`: where the scripts of the environment are.
     pub fn new(directory: impl Into<PathBuf>, timeouts: ScriptTimeouts) -> ScriptLauncher {
         ScriptLauncher { directory: directory.into(), timeouts }
-    }
-
-    /// Why no node can be launched: there is no script for it.
-    ///
-    /// # Errors
-    /// [`LaunchError::Failed`] names the script.
-    pub fn check(&self) -> Result<(), LaunchError> {
-        let path = self.directory.join(LAUNCH);
-        if path.is_file() {
-            return Ok(());
-        }
-        Err(LaunchError::Failed { what: path.display().to_string(), reason: "no such file".to_owned() })
     }
 
     /// Runs a script to its end; returns what it wrote to stdout.
@@ -269,7 +257,6 @@ mod tests {
     #[tokio::test]
     async fn says_what_a_script_did_wrong() {
         let empty = Scripts::new("empty", &[]);
-        assert!(empty.launcher().check().expect_err("no script").to_string().contains(LAUNCH));
         let missing = empty.launcher().launch(LaunchRequest::default()).await.expect_err("no script");
         assert!(missing.to_string().contains(LAUNCH), "{missing}");
         assert!(matches!(empty.launcher().discover().await, Err(LaunchError::Unsupported(_))));

@@ -63,7 +63,7 @@ impl<'a> Route<'a> {
             (["broadcast", "stop"], "POST") => Self::StopBroadcast,
             (["speech-to-text", "load" | "unload"], "POST") => Self::NotBuilt(SPEECH),
             (
-                ["sessions" | "signal" | "tokens" | "health" | "media-nodes"]
+                ["sessions" | "signal" | "tokens" | "health" | "restart" | "media-nodes"]
                 | ["sessions" | "media-nodes", _]
                 | ["sessions", _, "connection" | "stream"]
                 | ["sessions", _, "connection" | "stream", _]

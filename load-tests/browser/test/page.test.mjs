@@ -1,8 +1,10 @@
 // The page for people: two of them meet, see and hear each other, mute, and leave; errors are told.
 
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { after, before, describe, it } from 'node:test';
 
+import { Proxy } from '../lib/proxy.mjs';
 import { launchChromium, until } from '../lib/stage.mjs';
 import { variants, Weir } from '../lib/weir.mjs';
 
@@ -15,6 +17,25 @@ function answerLate(ms) {
   const devices = navigator.mediaDevices;
   const ask = devices.getUserMedia.bind(devices);
   devices.getUserMedia = (wanted) => new Promise((done) => setTimeout(done, ms)).then(() => ask(wanted));
+}
+
+/** In the page: a person who does not allow devices of this kind. */
+function refuse(kind) {
+  const devices = navigator.mediaDevices;
+  const ask = devices.getUserMedia.bind(devices);
+  devices.getUserMedia = async (wanted) => {
+    if (wanted[kind]) throw new DOMException('not today', 'NotAllowedError');
+    return ask(wanted);
+  };
+}
+
+/** In the page: the request to publish takes this long on its way. */
+function publishSlowly(ms) {
+  const send = WebSocket.prototype.send;
+  WebSocket.prototype.send = function (text) {
+    if (String(text).includes('"publishVideo"')) setTimeout(() => send.call(this, text), ms);
+    else send.call(this, text);
+  };
 }
 
 for (const variant of flows) {
@@ -31,14 +52,16 @@ for (const variant of flows) {
       await weir?.stop();
     });
 
-    async function enter(name, session, { width = 1280, height = 800, colorScheme = 'light', cameraAfter = 0 } = {}) {
+    async function enter(name, session, options = {}) {
+      const { width = 1280, height = 800, colorScheme = 'light', cameraAfter = 0, script = [], url = weir.url } = options;
       const context = await browser.newContext({ viewport: { width, height }, colorScheme });
       const page = await context.newPage();
       if (cameraAfter) await page.addInitScript(answerLate, cameraAfter);
+      if (script.length) await page.addInitScript(...script);
       page.problems = [];
       page.on('pageerror', (error) => page.problems.push(String(error)));
       page.on('console', (message) => message.type() === 'error' && page.problems.push(message.text()));
-      await page.goto(`${weir.url}/`);
+      await page.goto(`${url}/`);
       await page.fill('[name=name]', name);
       await page.fill('[name=session]', session);
       await page.click('#join');
@@ -91,6 +114,66 @@ for (const variant of flows) {
       await bob.context().close();
     });
 
+    it('says which device is not allowed', async () => {
+      for (const [kind, part] of [['video', 'The camera is not allowed for this page; the microphone works.'], ['audio', 'The microphone is not allowed']]) {
+        const page = await enter('Ann', 'page-blocked', { script: [refuse, kind] });
+        await until('she is in', () => page.$('.tile.own'));
+        assert.ok((await page.textContent('#preview-note')).includes(part), await page.textContent('#preview-note'));
+        await page.context().close();
+      }
+    });
+
+    it('tells a mute that could not be told at once', async () => {
+      const bob = await enter('Bob', 'page-mute');
+      await until('Bob is in', () => bob.$('.tile.own'));
+      const ann = await enter('Ann', 'page-mute', { script: [publishSlowly, 2000] });
+      await until('Ann is in', () => ann.$('.tile.own'));
+      await ann.click('.controls [data-toggle=audio]');
+      await until('Bob sees Ann, and that she is muted', () => bob.$('.tile.no-audio:not(.own):not(.no-video)'), 20_000);
+      await ann.context().close();
+
+      const proxy = await Proxy.to(Number(new URL(weir.url).port));
+      const cid = await enter('Cid', 'page-mute', { url: `http://127.0.0.1:${proxy.port}` });
+      await until('Bob sees Cid', () => bob.$('.tile:not(.own):not(.no-audio):not(.no-video)'), 20_000);
+      const cut = proxy.cut(2000);
+      await until('Cid waits', () => cid.isVisible('#banner'));
+      await cid.click('.controls [data-toggle=video]');
+      await cut;
+      await until('Bob sees that his camera is off', () => bob.$('.tile.no-video:not(.own):not(.no-audio)'), 20_000);
+      assert.ok(!(await cid.isVisible('#banner')));
+      assert.equal(await cid.$('.toast.bad'), null);
+      await cid.context().close();
+      await bob.context().close();
+      await proxy.close();
+    });
+
+    it('goes on after the media server was restarted', async (test) => {
+      if (weir.external) return test.skip('needs a server of its own');
+      const pages = [await enter('Ann', 'page-restart'), await enter('Bob', 'page-restart')];
+      const streams = async () => {
+        const { body } = await weir.rest('GET', 'sessions/page-restart');
+        return body.connections.content.flatMap((one) => one.publishers.map((publisher) => publisher.streamId)).sort();
+      };
+      for (const page of pages) await until('the other one plays', async () => (await frames(page)).some((count) => count > 20), 40_000);
+      const before = await streams();
+      const [node] = execFileSync('pgrep', ['-P', String(weir.child.pid)], { encoding: 'utf8' }).trim().split('\n');
+      process.kill(Number(node), 'SIGKILL');
+      await until('both are told', async () => (await Promise.all(pages.map((page) => page.textContent('#toasts'))))
+        .every((text) => text.includes('You are being sent again')), 20_000);
+      await until('both send again', async () => {
+        const now = await streams();
+        return now.length === 2 && now.every((id) => !before.includes(id));
+      }, 20_000);
+      for (const page of pages) {
+        const [seen] = await frames(page);
+        await until('the other one plays again', async () => (await frames(page)).some((count) => count > seen + 20 || (count < seen && count > 20)), 40_000);
+      }
+      for (const page of pages) {
+        assert.equal(await page.$('.toast.bad'), null);
+        await page.context().close();
+      }
+    });
+
     it('says why somebody is out', async () => {
       const page = await enter('Eve', 'page-errors');
       await until('she is in', () => page.$('.tile.own'));
@@ -99,6 +182,16 @@ for (const variant of flows) {
       await until('the page says so', async () => (await page.textContent('#join-error')).includes('removed'));
       await shot(page, 'removed');
       assert.deepEqual(page.problems, []);
+      await page.context().close();
+    });
+
+    it('says that the server was stopped', async (test) => {
+      if (weir.external) return test.skip('needs a server of its own');
+      const other = await Weir.start(variant.env);
+      const page = await enter('Ann', 'page-stop', { url: other.url });
+      await until('she is in', () => page.$('.tile.own'));
+      await other.stop();
+      await until('the page says so', async () => (await page.textContent('#join-error')).includes('The server was stopped'));
       await page.context().close();
     });
 
