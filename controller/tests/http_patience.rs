@@ -104,7 +104,7 @@ async fn a_websocket_that_takes_nothing_is_cut_though_it_sends() {
     });
     // Less than what cuts a client at once, more than the kernel takes for one that does not read.
     for _ in 0..60 {
-        outbox.send("x".repeat(64 * 1024)).unwrap();
+        outbox.send("x".repeat(64 * 1024).into()).unwrap();
     }
     outbox.close(1000, "the engine has had enough".into()).unwrap();
     match timeout(LONG, running.events.recv()).await.expect("it ends") {
