@@ -98,7 +98,7 @@ pub(crate) struct RunOptions {
     #[arg(long, value_delimiter = ',')]
     pub(crate) turns: Vec<String>,
     /// How often each target of --turns is measured.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rounds: u32,
     /// Cores of the media node, by commas.
     #[arg(long, value_delimiter = ',', default_value = "0")]
@@ -122,7 +122,7 @@ pub(crate) struct RunOptions {
     #[arg(long, default_value_t = 0, allow_hyphen_values = true)]
     pub(crate) nice: i32,
     /// Share of the clients, 0 to 1, that are full WebRTC clients instead of light ones.
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, value_parser = share)]
     pub(crate) full_share: f64,
     /// Headless Chromium participants that join a loaded session and report what they saw.
     #[arg(long, default_value_t = 0)]
@@ -137,4 +137,11 @@ pub(crate) struct RunOptions {
     /// First UDP port for targets that are started here.
     #[arg(long, default_value_t = 34000)]
     pub(crate) udp_port: u16,
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|share| (0.0..=1.0).contains(share))
+        .ok_or_else(|| "not a number from 0 to 1".to_owned())
 }

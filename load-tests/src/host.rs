@@ -5,6 +5,28 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
+/// Whether this machine has these cores.
+///
+/// # Errors
+/// The first that it has not.
+pub(crate) fn check_cores(cores: &[usize]) -> Result<()> {
+    let online =
+        fs::read_to_string("/sys/devices/system/cpu/online").context("reading which cores there are")?;
+    let online = online.trim();
+    match cores.iter().find(|core| !in_ranges(online, **core)) {
+        Some(core) => anyhow::bail!("there is no core {core}, only {online}"),
+        None => Ok(()),
+    }
+}
+
+/// Whether ranges as Linux writes them (`0-3,8`) hold a number.
+fn in_ranges(ranges: &str, number: usize) -> bool {
+    ranges.split(',').any(|range| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        matches!((first.parse(), last.parse()), (Ok(first), Ok(last)) if (first..=last).contains(&number))
+    })
+}
+
 /// Pins the calling thread; without permission it stays where it is.
 pub(crate) fn pin_this_thread(cores: &[usize]) {
     let mut set = rustix::thread::CpuSet::new();
@@ -156,6 +178,15 @@ mod tests {
         assert_eq!(rfc3339(0), "1970-01-01T00:00:00Z");
         assert_eq!(rfc3339(951_782_400), "2000-02-29T00:00:00Z");
         assert_eq!(rfc3339(1_795_853_589), "2026-11-28T08:13:09Z");
+    }
+
+    #[test]
+    fn cores_that_are_not_there_are_named() {
+        for (number, there) in [(0, true), (3, true), (4, false), (8, true), (1_024, false)] {
+            assert_eq!(in_ranges("0-3,8", number), there, "{number}");
+        }
+        let error = check_cores(&[0, 5_000]).expect_err("no such core").to_string();
+        assert!(error.starts_with("there is no core 5000, only 0"), "{error}");
     }
 
     #[test]

@@ -239,14 +239,16 @@ fn node(
         per_core * load
     );
     let scaling = if wish.cores > *cores { wish.scaling.unwrap_or_else(published::scaling) } else { 1.0 };
-    let rooms = f64::from(wish.cores) * per_core * scaling / f64::from(room.streams);
-    let mut text = format!("a node         {} cores x {per_core:.0}", wish.cores);
+    // A room lives on one core: what is left over on one cannot join what is left over on another.
+    let on_a_core = (per_core * scaling / f64::from(room.streams) + 1e-9).floor();
+    let rooms = f64::from(wish.cores) * on_a_core;
+    let mut text = format!("a node         {} cores x whole rooms of {per_core:.0}", wish.cores);
     if scaling < 1.0 {
         let source =
             if wish.scaling.is_some() { "--scaling" } else { "published: 26 of 32 from 2 to 16 cores" };
         let _ = write!(text, " x {scaling:.4} (more cores than measured; {source})");
     }
-    let _ = write!(text, " / {} = {rooms:.1} rooms at load 100", room.streams);
+    let _ = write!(text, " / {}: {} x {on_a_core} = {rooms} rooms at load 100", room.streams, wish.cores);
     line(text);
     ensure!(rooms >= 1.0, "a node of {} cores does not carry one room of {}", wish.cores, room.users);
     Ok(rooms as u32)
@@ -367,12 +369,20 @@ mod tests {
         assert_eq!(advice.nodes, 2);
         for expected in [
             "10 users x 9 others = 90 streams out (not measured",
-            "16 cores x 3780 x 0.8125",
-            "/ 90 = 546.0 rooms",
+            "16 cores x whole rooms of 3780 x 0.8125",
+            "/ 90: 16 x 34 = 544 rooms",
             "1 spare: 2",
         ] {
             assert!(text.contains(expected), "{expected}\n{text}");
         }
+    }
+
+    #[test]
+    fn a_room_is_not_spread_over_cores() {
+        // 36 users are 1260 streams: 2.4 rooms a core, so 2.
+        let wish = Wish { room: Some(36), ..wish(36 * 40, 16) };
+        let text = advise(&report(), &wish).expect("advice").to_string();
+        assert!(text.contains("16 x 2 = 32 rooms"), "{text}");
     }
 
     #[test]

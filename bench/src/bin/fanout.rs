@@ -25,17 +25,23 @@ struct Args {
     #[arg(long, value_enum, default_value_t = Kind::Auto)]
     egress: Kind,
     /// Rounds; the median counts.
-    #[arg(long, default_value_t = 21)]
+    #[arg(long, default_value_t = 21, value_parser = at_least_one)]
     rounds: usize,
     /// Rooms of seven; the peers have seven connections each.
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = 20, value_parser = at_least_one)]
     rooms: usize,
     /// CPU to run on; the last allowed one by default.
     #[arg(long)]
     cpu: Option<usize>,
     /// Only these variants; mmsg-sockets and io_uring-sockets, the node without frames, are run only if they are named.
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', value_parser = VARIANTS)]
     only: Vec<String>,
+}
+
+const VARIANTS: [&str; 6] = ["naive", "tokio-uring", "mmsg", "io_uring", "mmsg-sockets", "io_uring-sockets"];
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|count| *count > 0).ok_or_else(|| "not a number above 0".to_owned())
 }
 
 fn main() -> anyhow::Result<()> {

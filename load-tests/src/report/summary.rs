@@ -60,9 +60,11 @@ impl<'report> TargetSummary<'report> {
         self.turns.iter().any(|turn| !turn.stop.is_the_targets())
     }
 
-    /// Sessions held. A turn that held not even its first step counts as 0.
+    /// Sessions held. A turn that held not even its first step counts as 0, one that came to no step (nothing to start, no
+    /// time) does not count.
     pub(crate) fn sessions(&self) -> Option<Spread> {
-        Spread::of(self.turns.iter().map(|turn| turn.capacity().map_or(0.0, |step| f64::from(step.sessions))))
+        let measured = self.turns.iter().filter(|turn| !turn.steps.is_empty() || turn.stop.is_the_targets());
+        Spread::of(measured.map(|turn| turn.capacity().map_or(0.0, |step| f64::from(step.sessions))))
     }
 }
 
@@ -225,6 +227,17 @@ pub(crate) mod tests {
         assert_eq!((ratio.sessions.map(|spread| spread.count), ratio.at_least), (Some(1), true));
         report.turns[3].stop = Stop::StepsDone;
         assert_eq!(ratios(&targets(&report))[0].sessions, None);
+    }
+
+    #[test]
+    fn a_turn_that_measured_nothing_does_not_count() {
+        let mut report = report();
+        report.turns[0].steps.clear();
+        report.turns[0].stop = Stop::Failed { error: "no such program".into() };
+        let summaries = targets(&report);
+        assert_eq!(summaries[0].sessions(), Spread::of([100.0]));
+        report.turns[0].stop = Stop::Unstable { streams: 3, limit_s: 40 };
+        assert_eq!(targets(&report)[0].sessions().map(|spread| spread.min), Some(0.0), "it was tried");
     }
 
     #[test]

@@ -55,7 +55,14 @@ impl Choice {
                 Reactor::from_str(name, true).ok().with_context(|| format!("--turns: no variant \"{name}\""))
             })
             .transpose()?;
-        Ok(Choice { kind, reactor })
+        Choice::new(kind, reactor)
+    }
+
+    fn new(kind: TargetKind, reactor: Option<Reactor>) -> Result<Choice> {
+        let choice = Choice { kind, reactor };
+        let fits = reactor.is_none() || kind == TargetKind::Weir;
+        anyhow::ensure!(fits, "{} has no reactors to choose from", choice.name());
+        Ok(choice)
     }
 
     fn name(self) -> &'static str {
@@ -70,7 +77,7 @@ impl Choice {
         let (url, trust) = (options.url.clone(), trust.clone());
         Ok(match self.kind {
             TargetKind::Weir => Box::new(Weir::new(url, options.secret.clone(), self.reactor, trust)),
-            TargetKind::Janus => Box::new(Janus::new(url, trust)),
+            TargetKind::Janus => Box::new(Janus::new(url, options.netns, trust)?),
             TargetKind::Livekit => Box::new(LiveKit::new(url, &options.secret, trust)?),
         })
     }
@@ -99,6 +106,11 @@ impl Choice {
 pub(crate) fn command(options: &RunOptions) -> Result<()> {
     let scenario = Scenario::load(&options.scenario)?;
     let choices = choices(options)?;
+    for (option, cores) in
+        [("--sut-cores", &options.sut_cores), ("--generator-cores", &options.generator_cores)]
+    {
+        host::check_cores(cores).with_context(|| option.to_owned())?;
+    }
     let trust = trust(options)?;
     let measured = turn::block_on(async {
         tokio::select! {
@@ -140,7 +152,7 @@ fn trust(options: &RunOptions) -> Result<Trust> {
 /// Targets in the order in which they run, rounds included.
 fn choices(options: &RunOptions) -> Result<Vec<(Choice, u32)>> {
     if options.turns.is_empty() {
-        let choice = Choice { kind: options.target, reactor: options.reactor };
+        let choice = Choice::new(options.target, options.reactor)?;
         options.url.as_deref().map_or(Ok(()), |url| choice.check_url(url))?;
         return Ok(vec![(choice, 1)]);
     }

@@ -38,8 +38,15 @@ pub(crate) struct Janus {
 
 impl Janus {
     /// `url`: `ws://` or `wss://` address of a server that runs already; else [`Target::start`] starts one.
-    pub(crate) fn new(url: Option<String>, trust: Trust) -> Janus {
-        Janus { url: url.unwrap_or_default(), trust, loops: 0, version: None, running: None }
+    ///
+    /// # Errors
+    /// There is none to start, or no address but loopback (`netns` gives another) to start it on.
+    pub(crate) fn new(url: Option<String>, netns: bool, trust: Trust) -> Result<Janus> {
+        if url.is_none() {
+            anyhow::ensure!(netns, "janus gathers no candidates on loopback: add --netns");
+            binary()?;
+        }
+        Ok(Janus { url: url.unwrap_or_default(), trust, loops: 0, version: None, running: None })
     }
 
     /// A room's requests go through a handle in nobody's name.
@@ -86,10 +93,6 @@ impl Target for Janus {
     }
 
     async fn start(&mut self, placement: &Placement) -> Result<()> {
-        anyhow::ensure!(
-            !placement.address.is_loopback(),
-            "janus gathers no candidates on loopback: add --netns"
-        );
         let binary = binary()?;
         self.version = version(&binary);
         self.loops = placement.cores.len();
@@ -214,7 +217,7 @@ mod tests {
             eprintln!("skipped: no janus on the path");
             return;
         }
-        let mut janus = Janus::new(None, Trust::nobody().unwrap());
+        let mut janus = Janus::new(None, true, Trust::nobody().unwrap()).unwrap();
         crate::target::testing::two_users_see_each_other(&mut janus, 25_100, 35_000).await;
         assert!(janus.version().is_some());
     }

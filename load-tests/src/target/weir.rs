@@ -112,6 +112,12 @@ impl Target for Weir {
         }
     }
 
+    fn options(&self) -> Vec<(String, String)> {
+        // The node takes it from our environment.
+        let send_path = std::env::var("WEIR_SEND_PATH").unwrap_or_else(|_| "auto".to_owned());
+        vec![("send_path".to_owned(), send_path), ("slots_per_core".to_owned(), SLOTS_PER_CORE.to_string())]
+    }
+
     async fn start(&mut self, placement: &Placement) -> Result<()> {
         let binary = binary()?;
         let scratch = Scratch::new("weir")?;

@@ -20,8 +20,8 @@ use crate::buf::SlotId;
 use crate::ids::{ExtSeq, SeqNo};
 use crate::time::Timestamp;
 
-/// Entries for a video stream: one second at 1.2 Mbit/s.
-pub const VIDEO_ENTRIES: usize = 128;
+/// Entries for a video stream to begin with: [`YOUNG`] at 1.2 Mbit/s. Each is a slot of 2 KiB, most of what a stream costs.
+pub const VIDEO_ENTRIES: usize = 64;
 /// Entries that it may grow to: a key frame of a screen share, or half a second at 16 Mbit/s.
 pub const VIDEO_ENTRIES_MAX: usize = 1024;
 /// Entries for an audio stream, where NACK is negotiated for it.
@@ -361,28 +361,30 @@ mod tests {
     fn a_burst_does_not_push_out_its_own_beginning() {
         let mut cache = ResendCache::new(VIDEO_ENTRIES, VIDEO_ENTRIES_MAX);
         assert_eq!(size_of_val(&cache.ring[0]), 32, "an entry is what it holds");
-        // A quiet stream stays small: 128 packets in more than half a second.
+        // A quiet stream stays small: 64 packets in more than half a second.
         for seq in 0..1000 {
-            insert(&mut cache, seq, seq as u32, seq * 5);
+            insert(&mut cache, seq, seq as u32, seq * 10);
         }
         assert_eq!((cache.ring.len(), cache.len()), (VIDEO_ENTRIES, VIDEO_ENTRIES));
         // A key frame of 800 packets at once.
         for seq in 1000..1800 {
-            insert(&mut cache, seq, seq as u32, 5_000);
+            insert(&mut cache, seq, seq as u32, 10_000);
         }
-        assert!((1000..1800).all(|seq| cache.lookup(ms(5_100), ExtSeq(seq)).is_some()));
+        assert!((1000..1800).all(|seq| cache.lookup(ms(10_100), ExtSeq(seq)).is_some()));
         assert_eq!(cache.ring.len(), VIDEO_ENTRIES_MAX);
         // More than it may ever hold: the newest.
         for seq in 1800..4000 {
-            insert(&mut cache, seq, seq as u32, 5_010);
+            insert(&mut cache, seq, seq as u32, 10_010);
         }
         assert_eq!((cache.ring.len(), cache.len()), (VIDEO_ENTRIES_MAX, VIDEO_ENTRIES_MAX));
         // The quiet stream again: the large ring holds no more of it than the small one did.
         for n in 0..2000 {
-            insert(&mut cache, 4000 + n, n as u32, 5_010 + n * 5);
+            insert(&mut cache, 4000 + n, n as u32, 10_010 + n * 10);
         }
         assert_eq!(cache.len(), VIDEO_ENTRIES);
-        assert!((5872..6000).all(|seq| cache.lookup(ms(15_005), ExtSeq(seq)).is_some()));
+        assert!(
+            (6000 - VIDEO_ENTRIES as u64..6000).all(|seq| cache.lookup(ms(30_005), ExtSeq(seq)).is_some())
+        );
     }
 
     #[test]
