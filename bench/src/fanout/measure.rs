@@ -26,6 +26,8 @@ pub fn warm_up(variant: &mut dyn Variant, shape: Shape) -> anyhow::Result<()> {
         let count = variant.feed(BATCHES[BATCHES.len() - 1])?;
         variant.forward(count)?;
         left = left.saturating_sub(count);
+        // The resolver of hops is another thread, and this CPU is all it may run on.
+        std::thread::sleep(Duration::from_millis(1));
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! received packet                                             sent packet
 //!   ingress   loss, jitter, duplicates ─▶ nack  what to ask for  egress   may it go? new sequence number
-//!   rtx       resend cache of slots    ─▶ feedback  PLI, SR, RR    seq_map  the mapping, both directions
+//!   resend_cache  slots, rtx  format  ─▶ feedback  PLI, SR, RR   seq_map  the mapping, both directions
 //!   twcc      arrival times              layers    which layer     rewrite  header bytes into the TX slot
 //!   room, route  the tables: who publishes, who subscribes, whose SSRC        pending  what waits for the drain
 //! ```
@@ -18,6 +18,7 @@ pub mod ingress;
 pub mod layers;
 pub mod nack;
 pub mod pending;
+pub mod resend_cache;
 pub mod rewrite;
 pub mod room;
 pub mod route;
