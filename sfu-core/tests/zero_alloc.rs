@@ -3,46 +3,17 @@
 //! The packets come from the simulated network of `sim/`, so that everything is on: audio and video, loss both ways, NACK,
 //! RTX and plain resend, transport-wide feedback, sender and receiver reports, key frame requests. Counted is what the
 //! shard does with RTP and RTCP, in its timers and in its drain; STUN (a check every few seconds) and DTLS may allocate.
-#![allow(unsafe_code)] // A global allocator cannot be written without it.
 
+mod counting;
 #[path = "sim/support/mod.rs"]
 mod support;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
-
+use counting::allocations;
 use sfu_core::engine::{Engine, Turn};
 use support::ms;
 use support::network::Link;
 use support::room::{Publish, Subscribe};
 use support::world::{Settings, World};
-
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-// SAFETY: every call goes to the system allocator unchanged; the counter is a thread-local without a destructor.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        // SAFETY: the caller keeps the contract of `alloc`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        // SAFETY: `ptr` came from `alloc` above with this layout.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-fn allocations() -> u64 {
-    ALLOCATIONS.get()
-}
 
 /// Two publishers and four subscribers each, over a path with this loss; warm.
 fn warm_call(seed: u64, loss: f64, batch: (usize, usize)) -> World {

@@ -2,42 +2,19 @@
 //!
 //! Real sockets on loopback around an engine that sends each datagram to four targets; the shard's own part is in
 //! `zero_alloc.rs`.
-#![allow(unsafe_code)] // A global allocator cannot be written without it.
 #![allow(clippy::disallowed_methods, reason = "a test of a real clock")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+mod counting;
+
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
+use counting::allocations;
 use sfu_core::buf::{Datagram, RxPool, TxBatch};
 use sfu_core::drop_reason::DropReason;
 use sfu_core::engine::{Drain, Engine, Turn};
 use sfu_core::reactor::{self, ReactorChoice, Setup, Socket, TurnLoop};
 use sfu_core::time::Timestamp;
-
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-// SAFETY: every call goes to the system allocator unchanged; the counter is a thread-local without a destructor.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        // SAFETY: the caller keeps the contract of `alloc`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        // SAFETY: `ptr` came from `alloc` above with this layout.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 const TARGETS: usize = 4;
 const BURST: usize = 40;
@@ -163,9 +140,9 @@ fn allocates_nothing(choice: ReactorChoice) {
         targets.iter().for_each(empty);
     };
     (0..50).for_each(&mut round);
-    let before = ALLOCATIONS.get();
+    let before = allocations();
     (50..550).for_each(&mut round);
-    assert_eq!(ALLOCATIONS.get() - before, 0, "{choice}");
+    assert_eq!(allocations() - before, 0, "{choice}");
     turns.turn().expect("what is left");
     let (sent, received) = (fan.total.sent as usize, fan.total.received as usize);
     assert!(received > 500 * BURST && sent == received * TARGETS, "{sent} of {received}");
@@ -175,9 +152,9 @@ fn allocates_nothing(choice: ReactorChoice) {
 
 #[test]
 fn the_counter_counts() {
-    let before = ALLOCATIONS.get();
+    let before = allocations();
     drop(std::hint::black_box(Box::new(1)));
-    assert_eq!(ALLOCATIONS.get() - before, 1);
+    assert_eq!(allocations() - before, 1);
 }
 
 #[test]
