@@ -20,6 +20,7 @@ const WARM_UP_PACKETS: usize = 300;
 ///
 /// # Errors
 /// The variant's.
+#[expect(clippy::disallowed_methods, reason = "not measured yet")]
 pub fn warm_up(variant: &mut dyn Variant, shape: Shape) -> anyhow::Result<()> {
     let mut left = shape.peers() * WARM_UP_PACKETS;
     while left > 0 {
